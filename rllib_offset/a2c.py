@@ -1,0 +1,175 @@
+"""Advantage actor-critic on RLlib's new API stack: the baseline, and the base of ``OffsetA2C``."""
+
+from typing import Any, Self
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from rllib_offset.callbacks import ScoreCallback
+from rllib_offset.config_keys import check_config_keys, translate_keys
+from rllib_offset.env_runner import OffsetEnvRunner
+from rllib_offset.learner import A2CTorchLearner
+
+__all__ = ["A2C", "A2CConfig", "CheckedKeysMixin"]
+
+
+class CheckedKeysMixin(AlgorithmConfig):
+    """Configuration that refuses a key it does not know, instead of keeping it in silence."""
+
+    @override(AlgorithmConfig)
+    def update_from_dict(self, config_dict: dict[str, Any]) -> Self:
+        check_config_keys(self, config_dict)
+        updated: Self = super().update_from_dict(translate_keys(config_dict))
+        return updated
+
+
+class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
+    """Configuration of :class:`A2C`.
+
+    Defaults are those of the paper's experiment: batches of 1000 steps from 10 environments side by
+    side.
+
+    Example:
+        >>> config = A2CConfig().environment("CartPole-v1").training(lr=1e-3, lambda_=0.9)
+        >>> config.lambda_
+        0.9
+    """
+
+    def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
+        super().__init__(algo_class=algo_class or A2C)
+        self.env_runner_cls = OffsetEnvRunner
+        self.callbacks_class = ScoreCallback
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 10
+        self.batch_mode = "complete_episodes"
+        self.rollout_fragment_length = "auto"
+        self.train_batch_size_per_learner = 1000
+        self.lr = 3e-3
+        self.gamma = 0.95
+        self.grad_clip = 0.5
+        self.lambda_ = 0.95
+        self.vf_loss_coeff = 0.5
+        self.entropy_coeff: float | list[list[float]] = 0.0
+        self.correct = True
+        self.sample_timeout_s = None  # an empty batch is worse than a long wait
+        self.evaluation_sample_timeout_s = 7 * 24 * 3600.0
+        self.evaluation_duration = 64
+        self.evaluation_config = {"explore": False}
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        lambda_: float = NotProvided,
+        vf_loss_coeff: float = NotProvided,
+        entropy_coeff: float | list[list[float]] = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters.
+
+        Args:
+            lambda_: Decay of the generalized advantage estimator.
+            vf_loss_coeff: Weight of the value loss.
+            entropy_coeff: Weight of the entropy bonus, or a schedule ``[[step, value], ...]``.
+            **kwargs: RLlib's own, e.g. ``lr``, ``gamma``, ``grad_clip``.
+        """
+        super().training(**kwargs)
+        if lambda_ is not NotProvided:
+            self.lambda_ = lambda_
+        if vf_loss_coeff is not NotProvided:
+            self.vf_loss_coeff = vf_loss_coeff
+        if entropy_coeff is not NotProvided:
+            self.entropy_coeff = entropy_coeff
+        return self
+
+    @override(AlgorithmConfig)
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=DefaultPPOTorchRLModule)
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type[A2CTorchLearner]:
+        return A2CTorchLearner
+
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        defaults = DefaultModelConfig(fcnet_hiddens=[64, 64], vf_share_layers=False)
+        return super()._model_config_auto_includes | {
+            "fcnet_hiddens": defaults.fcnet_hiddens,
+            "vf_share_layers": defaults.vf_share_layers,
+        }
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        super().validate()
+        if not 0 <= self.lambda_ <= 1:
+            self._value_error(f"`lambda_` must be within [0, 1], got {self.lambda_}")
+        check_episodes_are_complete(self)
+
+
+def check_episodes_are_complete(config: AlgorithmConfig) -> None:
+    """Refuse settings that :class:`~rllib_offset.env_runner.SeededEnvRunner` cannot honour."""
+    if not issubclass(config.env_runner_cls, OffsetEnvRunner):
+        return
+    if config.batch_mode != "complete_episodes" and not config.in_evaluation:
+        config._value_error(
+            f"`batch_mode` must be 'complete_episodes' (a replay starts where its episode starts), "
+            f"got {config.batch_mode!r}; leave it out"
+        )
+    for field in ("_env_to_module_connector", "_module_to_env_connector"):
+        if getattr(config, field, None) is not None:
+            config._value_error(
+                f"`{field.strip('_')}` is not applied by {config.env_runner_cls.__name__}; "
+                "wrap the environment instead (gymnasium.wrappers), in both simulators"
+            )
+
+
+class A2C(Algorithm):
+    """Synchronous advantage actor-critic: one gradient step per batch of fresh episodes."""
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> A2CConfig:
+        return A2CConfig()
+
+    @override(Algorithm)
+    def training_step(self) -> None:
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes, results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+            if not episodes:
+                return
+            self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            lifetime = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+            learner_results = self.learner_group.update(
+                episodes=episodes,
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek(lifetime)},
+            )
+            self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                policies=set(learner_results[0]) - {ALL_MODULES},
+                inference_only=True,
+            )

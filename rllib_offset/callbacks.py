@@ -1,0 +1,72 @@
+"""The events: an episode ended, so ask for its replay; an iteration ended, so show the ledger."""
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
+
+from rllib_offset import metrics
+from rllib_offset.env_runner import OffsetEnvRunner, SeededEnvRunner, evaluation_seeds
+
+__all__ = ["OffsetCallback", "ScoreCallback"]
+
+
+class ScoreCallback(RLlibCallback):
+    """Adds the normalised score to an evaluation, where the environment knows its references.
+
+    An environment may offer ``reference_returns(seeds) -> (random, optimal)``; the score of the
+    evaluation's mean return is then 0 for a random agent and 1 for the best possible one.
+    """
+
+    @override(RLlibCallback)
+    def on_evaluate_end(
+        self, *, algorithm: Any, evaluation_metrics: dict[str, Any], **kwargs: Any
+    ) -> None:
+        """Compute the score from the mean return."""
+        mean_return = evaluation_metrics.get(ENV_RUNNER_RESULTS, {}).get(EPISODE_RETURN_MEAN)
+        seeds = evaluation_seeds(algorithm.config)
+        if mean_return is None or not seeds:
+            return
+        group = algorithm.eval_env_runner_group or algorithm.env_runner_group
+        references = group.foreach_env_runner(
+            lambda runner: _references(runner, seeds), local_env_runner=True
+        )
+        known = [reference for reference in references if reference is not None]
+        if known:
+            random_return, optimal_return = (float(np.mean(returns)) for returns in known[0])
+            score = (mean_return - random_return) / (optimal_return - random_return)
+            evaluation_metrics[metrics.NORMALISED_SCORE] = score
+
+
+class OffsetCallback(ScoreCallback):
+    """Asks for labels from within the environment runner, once there is something to label."""
+
+    @override(RLlibCallback)
+    def on_episode_end(
+        self, *, episode: SingleAgentEpisode, env_runner: Any, **kwargs: Any
+    ) -> None:
+        """Ask for the slow replay of an episode that has just ended."""
+        if isinstance(env_runner, OffsetEnvRunner) and env_runner.may_ask_for_labels:
+            env_runner.request_trajectory()
+
+    @override(RLlibCallback)
+    def on_sample_end(self, *, env_runner: Any, **kwargs: Any) -> None:
+        """Ask for the steps picked during the sample, and wait until every request is queued."""
+        if isinstance(env_runner, OffsetEnvRunner) and env_runner.may_ask_for_labels:
+            env_runner.request_steps()
+            env_runner.await_acknowledgements()
+
+    @override(RLlibCallback)
+    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        """Show the ledger, evaluation of this iteration included."""
+        if hasattr(algorithm, "ledger"):
+            result.setdefault(metrics.SLOW, {}).update(algorithm.ledger.as_metrics())
+
+
+def _references(runner: Any, seeds: list[int]) -> Any:
+    if isinstance(runner, SeededEnvRunner) and runner.env is not None:
+        return runner.reference_returns(seeds)
+    return None

@@ -1,0 +1,51 @@
+"""Names of the columns in which steps and labels travel.
+
+A column is a NumPy array whose first axis is the step; a set of columns is a ``dict`` by name.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ACTION",
+    "MEASUREMENT",
+    "NEXT_STATE",
+    "OBS",
+    "PREV_OBS",
+    "REWARD",
+    "STATE",
+    "TERMINATED",
+    "TIME",
+    "VALID",
+    "Columns",
+    "concat_columns",
+    "slice_columns",
+]
+
+Columns = dict[str, NDArray[Any]]
+
+OBS = "obs"  # observation reached by the step: the one that the paper's predictor corrects
+PREV_OBS = "prev_obs"  # observation that the step started from
+ACTION = "action"  # what the environment received, not what the policy emitted
+REWARD = "reward"
+STATE = "state"  # simulator state before the step
+NEXT_STATE = "next_state"  # simulator state after the step
+TIME = "time"  # step index within the episode
+TERMINATED = "terminated"
+MEASUREMENT = "measurement"  # raw simulator output, where the pair offers `outcome`
+VALID = "valid"  # False: the simulator answered, but the answer means nothing
+
+
+def slice_columns(columns: Columns, index: slice | NDArray[Any]) -> Columns:
+    """Return the rows ``index`` of every column."""
+    return {name: column[index] for name, column in columns.items()}
+
+
+def concat_columns(parts: list[Columns]) -> Columns:
+    """Join sets of columns along the step axis; only columns present in every part survive."""
+    if not parts:
+        return {}
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}

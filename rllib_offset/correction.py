@@ -1,0 +1,324 @@
+"""Apply a learned offset to what the fast simulator returned.
+
+Arrays in, arrays out: which columns the predictor reads, which values it corrects, and the clipping
+that keeps a corrected value within what the slow simulator was seen to return.  Knows neither Ray
+nor episodes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rllib_offset.columns import (
+    ACTION,
+    MEASUREMENT,
+    NEXT_STATE,
+    OBS,
+    PREV_OBS,
+    REWARD,
+    STATE,
+    TERMINATED,
+    TIME,
+    Columns,
+)
+from rllib_offset.numpy_predictor import NumpyPredictor
+from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
+
+__all__ = ["INPUTS", "TARGETS", "CorrectedEnv", "OffsetCorrection", "OffsetLayout", "Outcome"]
+
+INPUTS = (OBS, PREV_OBS, ACTION, STATE, TIME)
+TARGETS = (OBS, REWARD, STATE, MEASUREMENT)
+
+# `outcome(measurement, state, action) -> (obs, reward, terminated)`, what a pair may offer
+Outcome = Callable[[NDArray[Any], NDArray[Any], Any], tuple[Any, float, bool]]
+
+
+@dataclass(frozen=True)
+class OffsetLayout:
+    """Which columns are the predictor's inputs and which values it corrects.
+
+    Shapes: ``N`` steps, ``D`` input features, ``K`` corrected values.
+
+    Args:
+        inputs: Any of :data:`INPUTS`.  ``"obs"`` is the observation *reached* by a step, the
+            paper's ``o_f``; ``"prev_obs"`` the one the step started from.
+        targets: Any of :data:`TARGETS`.  With ``"state"`` the fast simulator is put into the
+            corrected state after every step: the one-step residual, for pairs whose dynamics
+            differ.
+        obs_dim: Width of a flat observation.
+        action_space: The environment's action space (Box, Discrete or MultiDiscrete).
+        state_dim: Width of the simulator state, 0 if unknown.
+        measurement_dim: Width of ``info["measurement"]``, 0 if there is none.
+
+    Raises:
+        ValueError: If a name is unknown, or a column is asked for that the pair does not have.
+
+    Example:
+        >>> layout = OffsetLayout(("obs",), ("obs", "reward"), 3, spaces.Discrete(2))
+        >>> layout.input_dim, layout.output_dim
+        (3, 4)
+    """
+
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    obs_dim: int
+    action_space: spaces.Space[Any]
+    state_dim: int = 0
+    measurement_dim: int = 0
+
+    def __post_init__(self) -> None:
+        _check_names("inputs", self.inputs, INPUTS)
+        _check_names("targets", self.targets, TARGETS)
+        if STATE in (*self.inputs, *self.targets) and not self.state_dim:
+            raise ValueError(
+                "`state` needs a pair that gives its simulator state; "
+                "add `get_simulator_state()` to both environments or leave `state` out"
+            )
+        if MEASUREMENT in self.targets and not self.measurement_dim:
+            raise ValueError(
+                "`measurement` needs `info['measurement']` and `outcome(...)` of the pair; "
+                "add them to both environments or use targets=('obs', 'reward')"
+            )
+
+    @property
+    def input_dim(self) -> int:
+        """``D``, features the predictor reads."""
+        widths = {
+            OBS: self.obs_dim,
+            PREV_OBS: self.obs_dim,
+            ACTION: spaces.flatdim(self.action_space),
+            STATE: self.state_dim,
+            TIME: 1,
+        }
+        return sum(widths[name] for name in self.inputs)
+
+    @property
+    def output_dim(self) -> int:
+        """``K``, values the predictor corrects."""
+        return sum(self._target_widths().values())
+
+    @property
+    def resynchronises(self) -> bool:
+        """Whether the fast simulator follows the corrected state (one-step residual mode)."""
+        return STATE in self.targets
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether the simulator state must be read at every step."""
+        return STATE in self.inputs or self.resynchronises
+
+    @property
+    def corrects_resets(self) -> bool:
+        """Whether a reset observation, which no action led to, can be corrected."""
+        return OBS in self.targets and set(self.inputs) <= {OBS, TIME}
+
+    def features(self, columns: Columns) -> NDArray[np.float32]:
+        """Return the predictor's inputs, ``(N, D)``."""
+        parts = [
+            self._flat_actions(columns[ACTION]) if name == ACTION else _as_matrix(columns[name])
+            for name in self.inputs
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def offsets(self, slow: Columns, fast: Columns) -> NDArray[np.float32]:
+        """Return slow minus fast for every target, ``(N, K)``."""
+        names = {STATE: NEXT_STATE}
+        parts = [
+            _as_matrix(slow[names.get(name, name)], np.float64)
+            - _as_matrix(fast[names.get(name, name)], np.float64)
+            for name in self.targets
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def split(self, offsets: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Cut ``(N, K)`` offsets into one array per target."""
+        widths = self._target_widths()
+        stops = np.cumsum(list(widths.values()))[:-1]
+        return dict(zip(widths, np.split(offsets, stops, axis=1), strict=True))
+
+    def _target_widths(self) -> dict[str, int]:
+        widths = {
+            OBS: self.obs_dim,
+            REWARD: 1,
+            STATE: self.state_dim,
+            MEASUREMENT: self.measurement_dim,
+        }
+        return {name: widths[name] for name in self.targets}
+
+    def _flat_actions(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            return _one_hot(actions - space.start, int(space.n))
+        if isinstance(space, spaces.MultiDiscrete):
+            columns = (actions - space.start).T
+            widths = space.nvec.ravel()
+            return np.concatenate(
+                [_one_hot(c, int(n)) for c, n in zip(columns, widths, strict=True)], axis=1
+            )
+        return _as_matrix(actions)
+
+
+@dataclass(frozen=True)
+class OffsetCorrection:
+    """The corrected simulator's arithmetic: fast columns in, corrected columns out.
+
+    Args:
+        layout: What is read and what is corrected.
+        predictor: The fitted offset, or ``None`` for no correction.
+        reward_range: Lowest and highest slow reward observed; corrected rewards are clipped to it,
+            or the agent learns to exploit the predictor.
+        obs_low: Lower bounds of the slow observation space, ``(obs_dim,)``.
+        obs_high: Upper bounds, ``(obs_dim,)``.
+        pessimism: Standard deviations of the ensemble subtracted from a corrected reward.
+    """
+
+    layout: OffsetLayout
+    predictor: NumpyPredictor | None = None
+    reward_range: tuple[float, float] | None = None
+    obs_low: NDArray[np.float32] | None = None
+    obs_high: NDArray[np.float32] | None = None
+    pessimism: float = 0.0
+
+    def reset_observations(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Correct the observations that resets returned, ``(N, obs_dim)``."""
+        if self.predictor is None or not self.layout.corrects_resets:
+            return obs
+        time = np.zeros(len(obs), np.float32)
+        offsets, _ = self.predictor.predict(self.layout.features({OBS: obs, TIME: time}))
+        return self._bounded(obs + self.layout.split(offsets)[OBS])
+
+    def steps(self, fast: Columns, outcome: Outcome | None = None) -> Columns:
+        """Correct steps of the fast simulator.
+
+        Args:
+            fast: Columns of the steps; ``obs`` and ``reward`` always, the layout's inputs besides.
+            outcome: The pair's ``outcome``, used where the measurement is what is corrected.
+
+        Returns:
+            Columns ``obs``, ``reward``, ``terminated`` and, in residual mode, ``next_state``.
+        """
+        result = {name: fast[name] for name in (OBS, REWARD, TERMINATED)}
+        if self.predictor is None:
+            return result | ({NEXT_STATE: fast[NEXT_STATE]} if self.layout.resynchronises else {})
+        mean, std = self.predictor.predict(self.layout.features(fast))
+        offsets, spreads = self.layout.split(mean), self.layout.split(std)
+        if MEASUREMENT in offsets and outcome is not None:
+            measurement = fast[MEASUREMENT] + offsets[MEASUREMENT]
+            result |= _apply_outcome(outcome, measurement, fast[STATE], fast[ACTION])
+        if OBS in offsets:
+            result[OBS] = self._bounded(fast[OBS] + offsets[OBS])
+        if REWARD in offsets:
+            reward = fast[REWARD] + offsets[REWARD][:, 0] - self.pessimism * spreads[REWARD][:, 0]
+            result[REWARD] = (
+                reward if self.reward_range is None else reward.clip(*self.reward_range)
+            )
+        if STATE in offsets:
+            result[NEXT_STATE] = fast[NEXT_STATE] + offsets[STATE]
+        return result
+
+    def _bounded(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.obs_low is None or self.obs_high is None:
+            return obs
+        return np.minimum(np.maximum(obs, self.obs_low), self.obs_high)
+
+    def without_correction(self) -> "OffsetCorrection":
+        """Return the same layout with the predictor taken out."""
+        return replace(self, predictor=None)
+
+
+class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """The fast environment, corrected: an ordinary Gymnasium environment that needs no Ray.
+
+    Args:
+        env: The fast environment, with a flat observation (see :func:`rllib_offset.pair.make_env`).
+        correction: The trained correction.
+
+    Example:
+        >>> from rllib_offset.pair import make_env
+        >>> fast = make_env("CartPole-v1")
+        >>> layout = OffsetLayout(("obs",), ("obs", "reward"), 4, fast.action_space)
+        >>> env = CorrectedEnv(fast, OffsetCorrection(layout))
+        >>> env.reset(seed=1)[0].shape
+        (4,)
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], correction: OffsetCorrection) -> None:
+        super().__init__(env)
+        self.correction = correction
+        self._outcome: Outcome | None = getattr(env.unwrapped, "outcome", None)
+        self._fast_obs: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._time = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the fast environment and correct its first observation."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._fast_obs, self._time = obs, 0
+        return self.correction.reset_observations(obs[None])[0], info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step the fast environment and correct what it returned."""
+        layout = self.correction.layout
+        uses_state = layout.needs_state or layout.measurement_dim > 0
+        state = get_simulator_state(self.env) if uses_state else np.zeros(0)
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._time += 1
+        fast: Columns = {
+            PREV_OBS: self._fast_obs[None],
+            OBS: obs[None],
+            ACTION: np.asarray(action)[None],
+            REWARD: np.array([reward], np.float32),
+            TERMINATED: np.array([terminated]),
+            TIME: np.array([self._time], np.float32),
+            STATE: state[None],
+        }
+        if layout.resynchronises:
+            fast[NEXT_STATE] = get_simulator_state(self.env)[None]
+        if layout.measurement_dim:
+            fast[MEASUREMENT] = np.asarray(info["measurement"])[None]
+        corrected = self.correction.steps(fast, self._outcome)
+        self._fast_obs = obs
+        if layout.resynchronises:
+            set_simulator_state(self.env, corrected[NEXT_STATE][0])
+        return (
+            corrected[OBS][0],
+            float(corrected[REWARD][0]),
+            bool(corrected[TERMINATED][0]),
+            truncated,
+            info,
+        )
+
+
+def _apply_outcome(
+    outcome: Outcome, measurements: NDArray[Any], states: NDArray[Any], actions: NDArray[Any]
+) -> Columns:
+    rows = [outcome(*row) for row in zip(measurements, states, actions, strict=True)]
+    obs, reward, terminated = zip(*rows, strict=True)
+    return {
+        OBS: np.asarray(obs, np.float32),
+        REWARD: np.asarray(reward, np.float32),
+        TERMINATED: np.asarray(terminated, bool),
+    }
+
+
+def _as_matrix(column: NDArray[Any], dtype: type = np.float32) -> NDArray[Any]:
+    return column.reshape(len(column), -1).astype(dtype, copy=False)
+
+
+def _one_hot(index: NDArray[Any], width: int) -> NDArray[np.float32]:
+    return np.eye(width, dtype=np.float32)[index.astype(np.int64)]
+
+
+def _check_names(field: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"`{field}` takes one or more of {', '.join(known)}; got {names}; "
+            f"leave out {', '.join(map(repr, unknown)) or 'nothing, add one'}"
+        )

@@ -1,0 +1,55 @@
+"""Environment pairs to try the method on; importing this package registers their ids.
+
+=============================================  ==================================================
+slow id                                        fast partner
+=============================================  ==================================================
+``rllib_offset/PointMass-v0``                  ``RewardOffsetPointMass``, ``SparsePointMass``,
+                                               ``PseudoSparsePointMass``, ``NoisePointMass``
+``rllib_offset/RuggedPointMass-v0``            ``rllib_offset/RewardOffsetRuggedPointMass-v0``
+``rllib_offset/DriftPointMass-v0``             ``rllib_offset/RewardOffsetPointMass-v0``
+``rllib_offset/DampedPendulum-v0``             ``rllib_offset/Pendulum-v0``
+=============================================  ==================================================
+
+Where another process builds the environment, give it ``"rllib_offset.envs:<id>"``, so that it
+imports this package first. Only Gymnasium is imported here.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+
+__all__ = ["ENV_IDS"]
+
+_SHIFT = (-0.8, -0.7)  # moves the fast optimum to (-0.4, -0.4)
+_POINT_MASS: dict[str, dict[str, Any]] = {
+    "PointMass": {},
+    "RewardOffsetPointMass": {"shift": _SHIFT},
+    "SparsePointMass": {"threshold": 0.5},
+    "PseudoSparsePointMass": {"threshold": 0.5, "mix": 0.8},
+    "NoisePointMass": {"sigma": 0.3},
+    "RuggedPointMass": {"sigma": 0.1},
+    "RewardOffsetRuggedPointMass": {"sigma": 0.1, "shift": _SHIFT},
+    "DriftPointMass": {"rotation_deg": 60.0, "gain": 0.8, "drift": (0.02, -0.01)},
+}
+_PENDULUM: dict[str, dict[str, Any]] = {
+    "Pendulum": {},
+    "DampedPendulum": {"mass": 1.15, "damping": 0.1},
+}
+
+ENV_IDS = tuple(f"rllib_offset/{name}-v0" for name in (*_POINT_MASS, *_PENDULUM))
+
+for _name, _kwargs in _POINT_MASS.items():
+    gym.register(
+        id=f"rllib_offset/{_name}-v0",
+        entry_point="rllib_offset.envs.point_mass:PointMassEnv",
+        vector_entry_point="rllib_offset.envs.point_mass:PointMassVectorEnv",
+        max_episode_steps=100,  # the paper's maximum trajectory length
+        kwargs=_kwargs,
+    )
+for _name, _kwargs in _PENDULUM.items():
+    gym.register(
+        id=f"rllib_offset/{_name}-v0",
+        entry_point="rllib_offset.envs.pendulum:DampedPendulumEnv",
+        max_episode_steps=200,
+        kwargs=_kwargs,
+    )

@@ -1,0 +1,22 @@
+"""The one exception of the package; misuse raises ``ValueError``."""
+
+__all__ = ["SlowSimulatorError"]
+
+
+class SlowSimulatorError(RuntimeError):
+    """A simulator raised, died, or could not be started.
+
+    Args:
+        message: What happened, on one line.
+        seed: Seed of the episode in which it happened.
+        step: How many steps of that episode, or which row of the request, came before.
+
+    Example:
+        >>> SlowSimulatorError("the slow simulator raised ValueError: no licence", seed=3).seed
+        3
+    """
+
+    def __init__(self, message: str, *, seed: int | None = None, step: int | None = None) -> None:
+        super().__init__(message)
+        self.seed = seed
+        self.step = step

@@ -1,0 +1,105 @@
+"""The loss of advantage actor-critic, and what PPO's Learner must save to resume exactly.
+
+Advantages, bootstrapping at the time limit and the actor-critic network are RLlib's own.
+"""
+
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate, GeneralAdvantageEstimation
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY, Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.schedules.scheduler import Scheduler
+
+__all__ = ["A2CTorchLearner", "ResumablePPOTorchLearner"]
+
+
+class A2CTorchLearner(TorchLearner):
+    r"""One gradient step per batch on :math:`-\log\pi(a|s) A + c_v (V - R)^2 - c_e H`.
+
+    Source: arXiv:1602.01783, synchronous form; generalized advantages, arXiv:1506.02438.
+    """
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        super().build()
+        if (
+            self._learner_connector is not None
+            and self.config.add_default_connectors_to_learner_pipeline
+        ):
+            self._learner_connector.prepend(AddOneTsToEpisodesAndTruncate())
+            self._learner_connector.append(
+                GeneralAdvantageEstimation(gamma=self.config.gamma, lambda_=self.config.lambda_)
+            )
+        self._entropy_coeff = Scheduler(
+            fixed_value_or_schedule=self.config.entropy_coeff,
+            framework=self.framework,
+            device=self._device,
+        )
+
+    @override(Learner)
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._entropy_coeff.update(timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
+    @classmethod
+    @override(Learner)
+    def rl_module_required_apis(cls) -> list[type]:
+        return [ValueFunctionAPI]
+
+    @override(TorchLearner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        module = self.module[module_id].unwrapped()
+        mask = batch.get(Columns.LOSS_MASK)
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            return values.mean() if mask is None else values[mask].mean()
+
+        distribution = module.get_train_action_dist_cls().from_logits(
+            fwd_out[Columns.ACTION_DIST_INPUTS]
+        )
+        values = module.compute_values(batch, embeddings=fwd_out.get(Columns.EMBEDDINGS))
+        log_likelihood = distribution.logp(batch[Columns.ACTIONS])
+        policy_loss = -mean(log_likelihood * batch[Postprocessing.ADVANTAGES])
+        value_loss = mean((values - batch[Postprocessing.VALUE_TARGETS]) ** 2)
+        entropy = mean(distribution.entropy())
+        self.metrics.log_dict(
+            {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss, ENTROPY_KEY: entropy},
+            key=module_id,
+            window=1,
+        )
+        total: torch.Tensor = (
+            policy_loss
+            + config.vf_loss_coeff * value_loss
+            - self._entropy_coeff.get_current_value() * entropy
+        )
+        return total
+
+
+class ResumablePPOTorchLearner(PPOTorchLearner):
+    """RLlib's PPO Learner, its adaptive KL coefficients saved with the rest of its state."""
+
+    @override(Learner)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kw: Any) -> Any:
+        state = super().get_state(components, not_components=not_components, **kw)
+        if self._check_component(_KL_COEFFS, components, not_components):
+            coefficients = self.curr_kl_coeffs_per_module
+            state[_KL_COEFFS] = {name: float(value) for name, value in coefficients.items()}
+        return state
+
+    @override(Learner)
+    def set_state(self, state: Any) -> None:
+        super().set_state(state)
+        for name, value in state.get(_KL_COEFFS, {}).items():
+            self.curr_kl_coeffs_per_module[name].data.fill_(value)
+
+
+_KL_COEFFS = "curr_kl_coeffs"

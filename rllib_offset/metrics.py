@@ -1,0 +1,41 @@
+"""Keys of the metrics that this package adds to RLlib's results.
+
+Nested keys are tuples, as RLlib's ``MetricsLogger`` takes them; TensorBoard joins them with ``/``.
+"""
+
+# The predictor.
+OFFSET = "offset"
+LOSS = "loss"
+HOLDOUT_MAE = "holdout_mae"
+FRESH_MAE = "fresh_mae"  # error on new labels, before they are fitted
+ENSEMBLE_STD = "ensemble_std"
+COVERAGE = "coverage"
+DIVERGENCE = "divergence"
+IS_FROZEN = "is_frozen"
+VERSION = "version"
+NUM_LABELS = "num_labels"  # labels held, after invalid and lost ones are left out
+OUTSIDE_FRACTION = "outside_fraction"  # corrections outside the labelled region
+EXPLOITATION = "exploitation"  # 1.0 while the agent moves where nothing was labelled
+
+# The ledger: what the slow simulator was asked for.
+SLOW = "slow"
+NUM_ENV_STEPS_LIFETIME = "num_env_steps_lifetime"
+NUM_EVAL_ENV_STEPS_LIFETIME = "num_eval_env_steps_lifetime"
+NUM_ENV_STEPS_REUSED_LIFETIME = "num_env_steps_reused_lifetime"
+NUM_INVALID_LIFETIME = "num_invalid_lifetime"
+NUM_REPLAYS_LOST_LIFETIME = "num_replays_lost_lifetime"
+SIM_TIME_S_LIFETIME = "sim_time_s_lifetime"
+REPLAY_WAIT_S = "replay_wait_s"
+UTILIZATION = "utilization"
+
+# Timers, beside RLlib's own.
+OFFSET_FIT_TIMER = "offset_fit"
+OFFSET_BROADCAST_TIMER = "offset_broadcast"
+
+# Evaluation: truth (RLlib's own key, in the slow simulator) and promise (fast + offset).
+CORRECTED_EPISODE_RETURN_MEAN = "corrected_episode_return_mean"
+FIDELITY_GAP = "fidelity_gap"
+NORMALISED_SCORE = "normalised_score"
+
+# Beside RLlib's return while training: the same episodes, uncorrected.
+FAST_EPISODE_RETURN_MEAN = "fast_episode_return_mean"

@@ -1,0 +1,103 @@
+"""The offset ensemble in NumPy: for predicting a few rows at a time, where torch is not needed.
+
+Holds finished weights and cannot be trained. It pickles, and importing it imports only NumPy.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["NumpyPredictor"]
+
+# Hidden activations stay in cache, and OpenBLAS below the size at which it wakes its threads.
+_CHUNK_ROWS = 64
+
+Float32Array = NDArray[np.float32]
+
+
+class NumpyPredictor:
+    """A trained :class:`~rllib_offset.predictor.OffsetPredictor`, frozen.
+
+    Built by its ``to_numpy()``. Stateless, hence safe to share between threads.
+
+    Shapes: ``B`` batch, ``D`` inputs, ``K`` targets, ``M`` members.
+
+    Args:
+        weights: Of each layer, ``(M, fan_in, fan_out)``.
+        biases: Of each layer, ``(M, 1, fan_out)``.
+        input_mean: ``(D,)``.
+        input_std: ``(D,)``.
+        output_mean: ``(K,)``, physical units.
+        output_scale: ``(K,)``, physical units.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Float32Array],
+        biases: Sequence[Float32Array],
+        *,
+        input_mean: Float32Array,
+        input_std: Float32Array,
+        output_mean: Float32Array,
+        output_scale: Float32Array,
+    ) -> None:
+        self.weights = [np.array(weight, np.float32) for weight in weights]
+        self.biases = [np.array(bias, np.float32) for bias in biases]
+        self.weights[-1] *= output_scale
+        self.biases[-1] *= output_scale
+        self.input_mean = np.array(input_mean, np.float32)
+        self.input_gain = np.float32(1) / np.asarray(input_std, np.float32)
+        self.output_mean = np.array(output_mean, np.float32)
+
+    @property
+    def input_dim(self) -> int:
+        """``D``."""
+        return len(self.input_mean)
+
+    @property
+    def output_dim(self) -> int:
+        """``K``."""
+        return len(self.output_mean)
+
+    @property
+    def ensemble_size(self) -> int:
+        """``M``."""
+        return len(self.weights[0])
+
+    def __call__(self, inputs: ArrayLike) -> Float32Array:
+        """Return the mean offset of the members: ``(B, D) -> (B, K)``, physical units."""
+        return self._mean(self._members(inputs)) + self.output_mean
+
+    def predict(self, inputs: ArrayLike) -> tuple[Float32Array, Float32Array]:
+        """Return mean and standard deviation over the members, each ``(B, K)``."""
+        members = self._members(inputs)
+        mean = self._mean(members)
+        members -= mean
+        members *= members
+        return mean + self.output_mean, np.sqrt(self._mean(members))
+
+    def _members(self, inputs: ArrayLike) -> Float32Array:
+        """Predict with every member, less the common output mean: ``(M, B, K)``."""
+        x = np.asarray(inputs, np.float32)
+        if x.ndim != 2 or x.shape[1] != self.input_dim:
+            raise ValueError(f"`inputs` must be (B, {self.input_dim}), got {x.shape}; reshape them")
+        x = (x - self.input_mean) * self.input_gain
+        if len(x) <= _CHUNK_ROWS:
+            return self._network(x)
+        starts = range(0, len(x), _CHUNK_ROWS)
+        return np.concatenate([self._network(x[i : i + _CHUNK_ROWS]) for i in starts], axis=1)
+
+    def _network(self, x: Float32Array) -> Float32Array:
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = np.matmul(x, weight)  # all members at once; a (B, D) input is shared by them
+            x += bias
+            np.maximum(x, 0, out=x)
+        x = np.matmul(x, self.weights[-1])
+        x += self.biases[-1]
+        return x
+
+    def _mean(self, members: Float32Array) -> Float32Array:
+        total: Float32Array = np.add.reduce(members, axis=0)  # `mean` costs twice as much here
+        total *= np.float32(1 / self.ensemble_size)
+        return total

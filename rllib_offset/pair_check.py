@@ -1,0 +1,338 @@
+"""Tests what a pair of simulators claims to offer, by replaying a few steps.
+
+The replays are those of training, :func:`rllib_offset.replay.worker.replay`, with the fast
+simulator in the slow one's place where it is the one examined.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rllib_offset.columns import (
+    ACTION,
+    MEASUREMENT,
+    NEXT_STATE,
+    OBS,
+    REWARD,
+    STATE,
+    TERMINATED,
+    VALID,
+    Columns,
+    concat_columns,
+    slice_columns,
+)
+from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.pair import Claim, EnvPair, PairReport
+from rllib_offset.replay.requests import ReplayRequest
+from rllib_offset.replay.worker import replay
+from rllib_offset.simulator_state import (
+    can_get_simulator_state,
+    can_set_simulator_state,
+    get_simulator_state,
+    simulator_state_space,
+)
+
+__all__ = ["check_pair"]
+
+AnyEnv = gym.Env[Any, Any]
+
+_SAME_DYNAMICS = 1e-6  # a drift of rounding errors is none
+
+
+def check_pair(pair: EnvPair, *, seed: int = 0, steps: int = 20) -> PairReport:
+    """Test a pair in about ``2 * steps`` slow steps; a broken pair is reported, never raised.
+
+    Args:
+        pair: The simulators.
+        seed: Of the first episode and of the random actions.
+        steps: How many steps are compared.
+
+    Raises:
+        ValueError: If ``steps`` is below one.
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` must be >= 1, got {steps}")
+    check = _Check(seed, steps)
+    try:
+        check.run(pair)
+    except SlowSimulatorError as error:
+        check.problems.append(str(error))
+    finally:
+        for env in check.envs.values():
+            env.close()  # type: ignore[no-untyped-call]
+    return check.report()
+
+
+class _Check:
+    def __init__(self, seed: int, steps: int) -> None:
+        self.seed, self.steps = seed, steps
+        self.envs: dict[str, AnyEnv] = {}
+        self.claims: list[Claim] = []
+        self.problems: list[str] = []
+        self.missing: list[str] = []
+        self.level, self.slow_steps = 0, 0
+        self.dynamics: Literal["same", "different", "unknown"] = "unknown"
+        self.divergence = math.nan
+        self.has_outcome = False
+        self.repeats: dict[str, bool] = {}
+
+    def report(self) -> PairReport:
+        return PairReport(
+            level=0 if self.problems else self.level,
+            dynamics=self.dynamics,
+            divergence=self.divergence,
+            has_outcome=self.has_outcome,
+            claims=tuple(self.claims),
+            problems=tuple(self.problems),
+            missing=() if self.problems else tuple(self.missing),
+            slow_steps=self.slow_steps,
+        )
+
+    def run(self, pair: EnvPair) -> None:
+        self._build(pair)
+        if self.problems or not self._have_equal_spaces():
+            return
+        self._start_alike()
+        requests, slow = self._slow_episodes()
+        fast = [self._replay("fast", request) for request in requests]
+        episodes = {"slow": slow, "fast": fast}
+        steps = {name: concat_columns(parts) for name, parts in episodes.items()}
+        for name in episodes:
+            again = [replace(request, key=(*request.key, 1)) for request in requests]
+            repeated = concat_columns([self._replay(name, request) for request in again])
+            self._repeats(name, steps[name], repeated)
+        continues = {name: self._continues(name, steps) for name in episodes}
+        self._find_level(continues)
+        self._compare_dynamics(slow, fast)
+        self._check_outcome(steps)
+
+    def _claim(self, name: str, holds: bool | None, text: str) -> bool | None:
+        self.claims.append(Claim(name, holds, text))
+        return holds
+
+    def _build(self, pair: EnvPair) -> None:
+        for name, make in (("fast", pair.make_fast), ("slow", pair.make_slow)):
+            try:
+                self.envs[name] = make()
+            except Exception as error:
+                self.problems.append(f"the {name} environment cannot be made: {_one_line(error)}")
+
+    def _have_equal_spaces(self) -> bool:
+        fast, slow = self.envs["fast"], self.envs["slow"]
+        # the bounds of observations may differ, as the rewards within them do
+        if fast.observation_space.shape != slow.observation_space.shape:
+            self._differ("observation_space")
+        if fast.action_space != slow.action_space:
+            self._differ("action_space")
+        return bool(self._claim("spaces", not self.problems, "observations and actions are alike"))
+
+    def _differ(self, kind: str) -> None:
+        fast, slow = (getattr(self.envs[name], kind) for name in ("fast", "slow"))
+        self.problems.append(f"both need the same `{kind}`, got fast {fast}, slow {slow}")
+
+    def _start_alike(self) -> None:
+        starts = {name: self._start(env, self.seed) for name, env in self.envs.items()}
+        fast, slow = starts["fast"], starts["slow"]
+        if STATE in fast and STATE in slow and fast[STATE].shape == slow[STATE].shape:
+            differing = _differing(fast[STATE], slow[STATE])
+            if not differing:
+                self._claim("start", True, "the same seed starts both in the same state")
+                return
+            text = f"the same seed starts them in different states, {_parts('state', differing)}"
+            self._claim("start", False, text)
+            self.problems.append(
+                f"{text}; draw the start from `self.np_random` after `super().reset(seed=seed)`"
+            )
+            return
+        differing = _differing(fast[OBS], slow[OBS])
+        text = "the same seed gives the same first observation"
+        if differing:
+            text = (
+                f"the first observations differ, {_parts('obs', differing)}: right only if these "
+                "follow from the simulators' difference; `get_simulator_state()` would tell"
+            )
+        self._claim("start", None if differing else True, text)
+
+    def _start(self, env: AnyEnv, seed: int) -> Columns:
+        try:
+            obs, _ = env.reset(seed=seed)
+            start: Columns = {OBS: np.asarray(obs)}
+            if can_get_simulator_state(env):
+                start[STATE] = get_simulator_state(env)
+        except Exception as error:
+            raise SlowSimulatorError(f"a reset raised {_one_line(error)}") from error
+        return start
+
+    def _replay(self, name: str, request: ReplayRequest) -> Columns:
+        """Replay in one of the two, and return what finished with its actions."""
+        result = replay(request, self.envs[name])
+        if name == "slow":
+            self.slow_steps += result.num_steps
+        if result.error is not None or result.slow is None:
+            raise SlowSimulatorError(str(result.error).replace("the slow", f"the {name}", 1))
+        return result.slow | {ACTION: request.actions[result.index]}
+
+    def _slow_episodes(self) -> tuple[list[ReplayRequest], list[Columns]]:
+        """Play random actions, episode after episode, until the steps are used up."""
+        space = self.envs["slow"].action_space
+        space.seed(self.seed)
+        actions = np.stack([space.sample() for _ in range(self.steps)])
+        requests: list[ReplayRequest] = []
+        episodes: list[Columns] = []
+        while len(actions):
+            number = len(requests)
+            requests.append(ReplayRequest((number,), "trajectory", actions, self.seed + number))
+            episodes.append(self._replay("slow", requests[-1]))
+            actions = actions[len(episodes[-1][OBS]) :]
+        return requests, episodes
+
+    def _repeats(self, name: str, first: Columns, again: Columns) -> None:
+        wrong = _unequal(first, again)
+        text = "the same seed and actions give the same results"
+        if wrong:
+            text = f"{', '.join(wrong)} differ for the same seed and actions: labels will be noisy"
+        self._claim(f"{name} is deterministic", not wrong, text)
+        self.repeats[name] = not wrong
+
+    def _continues(self, name: str, steps: dict[str, Columns]) -> bool | None:
+        """Whether a simulator set back to a state goes on as it did; None if it cannot be told."""
+        claim, env = f"{name} state", self.envs[name]
+        if not can_set_simulator_state(env):
+            return self._claim(claim, False, "cannot be set, there is no `set_simulator_state`")
+        own, given = steps[name].get(STATE), steps["fast"].get(STATE)
+        if own is None and given is None:
+            return self._claim(claim, None, "can be set; without `get_simulator_state` untested")
+        wrong: set[str] = set()
+        try:
+            self._start(env, self.seed + self.steps)  # what a state lacks is now another
+            if given is not None:  # states come from the fast simulator
+                wrong.update(self._step_again(name, steps[name], given[:1], np.array([0])))
+            if own is not None:
+                rows = np.unique([len(own) // 2, len(own) - 1])
+                wrong.update(self._step_again(name, steps[name], own[rows], rows))
+        except SlowSimulatorError as error:
+            return self._claim(claim, False, f"cannot be set, {error}")
+        if not wrong:
+            return self._claim(claim, True, "set back to a state, it continues as it did before")
+        if self.repeats[name]:
+            what = ", ".join(sorted(wrong))
+            return self._claim(
+                claim, False, f"set back to a state, it continues otherwise ({what})"
+            )
+        return self._claim(claim, None, "can be set; whether it continues alike is lost in noise")
+
+    def _step_again(
+        self, name: str, steps: Columns, states: NDArray[Any], rows: NDArray[np.int64]
+    ) -> list[str]:
+        """Return the columns that come out differently when steps are taken again."""
+        known = slice_columns(steps, rows)
+        request = ReplayRequest(
+            (0,), "steps", known[ACTION], states=states, fast={ACTION: known[ACTION]}
+        )
+        return _unequal(known, self._replay(name, request))
+
+    def _find_level(self, continues: dict[str, bool | None]) -> None:
+        if continues["slow"] is False:
+            self.missing.append("the slow environment must take a state and continue from it")
+        if not can_get_simulator_state(self.envs["fast"]):
+            self.missing.append("the fast environment must offer `get_simulator_state()`")
+        if self.missing:
+            return
+        self.level = 1 if continues["fast"] is False else 2
+        if self.level == 1:
+            self.missing.append("the fast environment must take a state and continue from it")
+
+    def _compare_dynamics(self, slow: list[Columns], fast: list[Columns]) -> None:
+        pairs = list(zip(slow, fast, strict=True))
+        has_states = all(NEXT_STATE in columns for both in pairs for columns in both)
+        name = NEXT_STATE if has_states else OBS
+        if any(s[name].shape[1:] != f[name].shape[1:] for s, f in pairs):
+            self._claim("dynamics", None, "the states of the two have different widths")
+            return
+        lengths = [min(len(s[name]), len(f[name])) for s, f in pairs]
+        of_slow = np.concatenate([s[name][:n] for s, n in zip(slow, lengths, strict=True)])
+        of_fast = np.concatenate([f[name][:n] for f, n in zip(fast, lengths, strict=True)])
+        env = self.envs["slow"]
+        space = simulator_state_space(env) if has_states else env.observation_space
+        self.divergence = _divergence(of_slow, of_fast, space)
+        if self.divergence < _SAME_DYNAMICS:
+            self.dynamics = "same"
+            self._claim("dynamics", True, "replayed actions lead both through the same states")
+        elif has_states:
+            self.dynamics = "different"
+            text = f"replayed actions lead elsewhere, divergence {self.divergence:.2g}"
+            self._claim("dynamics", False, text)
+        else:
+            text = f"observations diverge by {self.divergence:.2g}; states would tell why"
+            self._claim("dynamics", None, text)
+
+    def _check_outcome(self, steps: dict[str, Columns]) -> None:
+        offering = [name for name, env in self.envs.items() if _outcome(env) is not None]
+        verdicts = [self._reproduces(name, steps[name]) for name in offering]
+        is_measured = all(MEASUREMENT in columns for columns in steps.values())
+        self.has_outcome = is_measured and "fast" in offering and False not in verdicts
+
+    def _reproduces(self, name: str, steps: Columns) -> bool | None:
+        claim = f"{name} outcome"
+        for needed, offer in ((MEASUREMENT, "info['measurement']"), (STATE, "get_simulator_state")):
+            if needed not in steps:
+                return self._claim(claim, None, f"untested without `{offer}`")
+        for i in np.flatnonzero(steps[VALID]):
+            row = {column: values[i] for column, values in steps.items()}
+            try:
+                wrong = _unequal(row, self._outcome_of(name, row), tolerance=1e-6)
+            except Exception as error:
+                return self._claim(claim, False, f"`outcome` raised {_one_line(error)}")
+            if wrong:
+                what = f"`outcome` does not reproduce {', '.join(wrong)} of step {i}"
+                return self._claim(claim, False, what)
+        return self._claim(claim, True, "`outcome` reproduces observation, reward and termination")
+
+    def _outcome_of(self, name: str, row: dict[str, Any]) -> dict[str, Any]:
+        env = self.envs[name]
+        obs, reward, terminated = _outcome(env)(row[MEASUREMENT], row[STATE], row[ACTION])
+        flat = spaces.flatten(env.unwrapped.observation_space, obs)
+        return {OBS: np.asarray(flat, np.float32), REWARD: reward, TERMINATED: terminated}
+
+
+def _outcome(env: AnyEnv) -> Any:
+    outcome = getattr(env.unwrapped, "outcome", None)
+    return outcome if callable(outcome) else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _unequal(a: dict[str, Any], b: dict[str, Any], tolerance: float = 1e-9) -> list[str]:
+    """Return which of the shared columns differ, beyond rounding."""
+    return [name for name in a if name in b and not _same(a[name], b[name], tolerance)]
+
+
+def _same(a: Any, b: Any, tolerance: float) -> bool:
+    close = np.shape(a) == np.shape(b)
+    return close and np.allclose(a, b, rtol=tolerance, atol=tolerance * 1e-3, equal_nan=True)
+
+
+def _differing(a: NDArray[Any], b: NDArray[Any]) -> list[int]:
+    return [int(i) for i in np.flatnonzero(~np.isclose(a, b, rtol=1e-6, atol=1e-9))]
+
+
+def _parts(name: str, components: list[int]) -> str:
+    shown = ", ".join(f"{name}[{i}]" for i in components[:5])
+    return shown + (f" and {len(components) - 5} more" if len(components) > 5 else "")
+
+
+def _divergence(slow: NDArray[Any], fast: NDArray[Any], space: spaces.Space[Any] | None) -> float:
+    """Mean over steps of the largest difference, each component divided by its range."""
+    both = np.concatenate([slow, fast])
+    width = np.asarray(both.max(axis=0) - both.min(axis=0), np.float64)
+    if isinstance(space, spaces.Box) and space.shape == width.shape:
+        width = np.where(space.bounded_below & space.bounded_above, space.high - space.low, width)
+    width[width == 0] = 1.0
+    return float(np.mean(np.max(np.abs(slow - fast) / width, axis=1)))

@@ -1,0 +1,153 @@
+"""What is asked of the slow simulator, and what comes back."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_offset.columns import Columns, slice_columns
+
+__all__ = ["Key", "ReplayRequest", "ReplayResult", "merge_results", "missing_rows"]
+
+Key = tuple[int, ...]
+Rows = NDArray[np.int64]
+
+_KINDS = ("trajectory", "steps", "resync")
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayRequest:
+    """Actions to replay; the answer is a function of this request alone.
+
+    Shapes: ``T`` actions, ``S`` values of simulator state.
+
+    Args:
+        key: Names the request, and orders it: the lowest is served first.
+        kind: ``"trajectory"`` replays from a seeded reset; ``"steps"`` takes one step from each
+            state; ``"resync"`` replays from a reset and steps the fast simulator from every slow
+            state.
+        actions: ``(T, ...)``, what the environment received.
+        seed: Of the reset; for a trajectory and a resync.
+        states: ``(T, S)``, for steps.
+        fast: Columns of length ``T`` carried through to the result.
+
+    Raises:
+        ValueError: If a part is missing or has the wrong length.
+
+    Example:
+        >>> request = ReplayRequest((0, 1), "steps", np.zeros((3, 2)), states=np.ones((3, 4)))
+        >>> len(request), len(request.rows(np.array([2])))
+        (3, 1)
+    """
+
+    key: Key
+    kind: Literal["trajectory", "steps", "resync"]
+    actions: NDArray[Any]
+    seed: int | None = None
+    states: NDArray[np.float64] | None = None
+    fast: Columns = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"`kind` must be one of {_KINDS}, got {self.kind!r}")
+        if len(self.actions) < 1:
+            raise ValueError("a replay needs at least one action, got none")
+        if self.kind == "steps" and self.states is None:
+            raise ValueError("`steps` start from given states; pass `states` of shape (T, S)")
+        if self.kind != "steps" and self.seed is None:
+            raise ValueError(f"a {self.kind!r} replay starts from a seeded reset; pass `seed`")
+        columns = dict(self.fast) if self.states is None else {**self.fast, "states": self.states}
+        for name, column in columns.items():
+            if len(column) != len(self):
+                raise ValueError(f"{name!r} must have {len(self)} rows, got {len(column)}")
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def rows(self, rows: Rows) -> "ReplayRequest":
+        """Return the request for some of its rows; only single steps can be asked for apart."""
+        if self.kind != "steps" or len(rows) == len(self):
+            return self
+        assert self.states is not None
+        return replace(
+            self,
+            actions=self.actions[rows],
+            states=self.states[rows],
+            fast=slice_columns(self.fast, rows),
+        )
+
+
+@dataclass
+class ReplayResult:
+    """What the slow simulator returned; whatever finished before a failure is kept.
+
+    Args:
+        request: What was asked.
+        slow: Columns of the finished rows; None if there are none.
+        fast: Fast columns of the same rows.
+        sim_time_s: Seconds spent inside the slow simulator.
+        num_steps: Slow steps that finished, those of failed attempts included.
+        error: Why rows are missing, with what it takes to reproduce the failure.
+        index: Which rows of the request are here, increasing.
+    """
+
+    request: ReplayRequest
+    slow: Columns | None
+    fast: Columns
+    sim_time_s: float
+    num_steps: int
+    error: str | None
+    index: Rows
+
+
+def missing_rows(result: ReplayResult) -> Rows:
+    """Return the rows still to be asked for; a trajectory is always asked for as a whole."""
+    rows = np.arange(len(result.request))
+    return np.setdiff1d(rows, result.index) if result.request.kind == "steps" else rows
+
+
+def merge_results(result: ReplayResult, part: ReplayResult, rows: Rows) -> ReplayResult:
+    """Add to ``result`` a later answer to the rows ``rows`` of its request."""
+    if result.request.kind == "steps":
+        merged = _join_rows(result, replace(part, index=rows[part.index]))
+    else:
+        longer = part if len(part.index) >= len(result.index) else result
+        merged = replace(longer, error=part.error)
+    return replace(
+        merged,
+        request=result.request,
+        sim_time_s=result.sim_time_s + part.sim_time_s,
+        num_steps=result.num_steps + part.num_steps,
+    )
+
+
+def _join_rows(first: ReplayResult, second: ReplayResult) -> ReplayResult:
+    index = np.concatenate([first.index, second.index])
+    order = np.argsort(index)
+    is_complete = len(index) == len(first.request)
+    slow = [part.slow for part in (first, second) if part.slow is not None]
+    fast = [part.fast for part in (first, second) if part.slow is not None]
+    return replace(
+        first,
+        slow=slice_columns(_stack(slow), order) if slow else None,
+        fast=slice_columns(_stack(fast), order) if fast else {},
+        index=index[order],
+        error=None if is_complete else second.error or first.error,
+    )
+
+
+def _stack(parts: list[Columns]) -> Columns:
+    """Join columns; rows without a measurement get NaN where others have one."""
+    like = {name: column for part in parts for name, column in part.items()}
+    return {
+        name: np.concatenate(
+            [part[name] if name in part else _blank(part, like[name]) for part in parts]
+        )
+        for name in like
+    }
+
+
+def _blank(part: Columns, like: NDArray[Any]) -> NDArray[Any]:
+    num_rows = len(next(iter(part.values())))
+    return np.full((num_rows, *like.shape[1:]), np.nan, dtype=like.dtype)

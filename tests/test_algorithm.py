@@ -1,0 +1,237 @@
+"""The algorithms end to end, at sizes of a few seconds, and the identities they must keep."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.callbacks.callbacks import RLlibCallback
+
+from rllib_offset import A2CConfig, OffsetA2CConfig, OffsetPPOConfig
+from rllib_offset.env_runner import OffsetEnvRunner
+
+pytestmark = pytest.mark.ray
+
+SLOW = "rllib_offset.envs:rllib_offset/PointMass-v0"
+FAST = "rllib_offset.envs:rllib_offset/RewardOffsetPointMass-v0"
+SHORT = {"max_episode_steps": 20}
+
+
+def small(config: Any, *, fast: str = FAST, slow: str = SLOW, workers: int = 0) -> Any:
+    config.environment(fast, env_config=SHORT).debugging(seed=3)
+    config.training(train_batch_size_per_learner=200)
+    config.evaluation(evaluation_duration=10)
+    if isinstance(config, A2CConfig | OffsetPPOConfig) and hasattr(config, "slow_simulator"):
+        config.slow_simulator(env=slow, env_config=SHORT, num_replay_workers=workers)
+        config.slow_simulator(num_cpus_per_replay_worker=0.25)
+        config.offset(initial_steps=20, steps_per_iteration=4, ensemble_size=2)
+    if isinstance(config, OffsetPPOConfig):
+        config.training(minibatch_size=50, num_epochs=2)
+    return config
+
+
+def fingerprint(algorithm: Any) -> str:
+    digest = hashlib.sha256()
+    weights = algorithm.learner_group.get_weights()["default_policy"]
+    for name in sorted(weights):
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    if hasattr(algorithm, "estimator"):
+        predictor = algorithm.estimator.trainer.numpy_predictor()
+        for array in (*predictor.weights, *predictor.biases):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def trained(config: Any, iterations: int = 3) -> str:
+    algorithm = config.build_algo()
+    try:
+        for _ in range(iterations):
+            algorithm.train()
+        return fingerprint(algorithm)
+    finally:
+        algorithm.stop()
+
+
+@pytest.fixture(autouse=True)
+def _cluster(ray_cluster: None) -> None:
+    pass
+
+
+@pytest.mark.parametrize("make_config", [OffsetA2CConfig, OffsetPPOConfig])
+def test_results_are_bit_identical_for_any_number_of_replay_workers(make_config):
+    runs = [trained(small(make_config(), workers=workers), 5) for workers in (0, 1, 4)]
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_one_seed_gives_the_same_results_again_and_another_seed_does_not():
+    first, again = (trained(small(OffsetA2CConfig())) for _ in range(2))
+    other = trained(small(OffsetA2CConfig()).debugging(seed=4))
+    assert first == again != other
+
+
+def test_equal_simulators_leave_offset_a2c_equal_to_a2c():
+    plain = small(A2CConfig(), fast=SLOW).build_algo()
+    offset = small(OffsetA2CConfig(), fast=SLOW).offset(clip_rewards=False).build_algo()
+    for _ in range(4):
+        plain.train()
+        offset.train()
+    weights = [a.learner_group.get_weights()["default_policy"] for a in (plain, offset)]
+    predictor = offset.estimator.trainer.numpy_predictor()
+    plain.stop()
+    offset.stop()
+    assert not predictor(np.random.default_rng(0).normal(size=(50, 3))).any()
+    for name, values in weights[0].items():
+        np.testing.assert_array_equal(values, weights[1][name])
+
+
+@pytest.mark.parametrize("make_config", [OffsetA2CConfig, OffsetPPOConfig])
+def test_saved_and_resumed_equals_uninterrupted(make_config, tmp_path):
+    uninterrupted = trained(small(make_config()), 4)
+    algorithm = small(make_config()).build_algo()
+    algorithm.train()
+    algorithm.train()
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    ledger = algorithm.ledger
+    algorithm.stop()
+    np.random.default_rng(0)
+    np.random.seed(99)  # noqa: NPY002 (a resumed run starts from other global states)
+    resumed = small(make_config()).build_algo()
+    resumed.restore_from_path(str(tmp_path / "checkpoint"))
+    assert resumed.ledger == ledger
+    resumed.train()
+    resumed.train()
+    try:
+        assert fingerprint(resumed) == uninterrupted
+    finally:
+        resumed.stop()
+
+
+def test_every_trajectory_is_replayed_and_counted():
+    algorithm = small(OffsetA2CConfig(), workers=1).build_algo()
+    results = [algorithm.train() for _ in range(3)]
+    algorithm.stop()
+    assert [r["slow"]["num_env_steps_lifetime"] for r in results] == [200, 400, 600]
+    assert results[-1]["offset"]["num_labels"] == 600
+
+
+def test_after_the_first_batch_only_a_fraction_is_replayed():
+    algorithm = small(OffsetA2CConfig()).labels(replay_fraction=0.1).build_algo()
+    results = [algorithm.train() for _ in range(3)]
+    algorithm.stop()
+    assert [r["slow"]["num_env_steps_lifetime"] for r in results] == [200, 220, 240]
+
+
+def test_printed_form_corrects_observations_and_keeps_fast_rewards():
+    algorithm = small(OffsetA2CConfig()).offset(targets=("obs",)).build_algo()
+    algorithm.train()
+    episodes = algorithm.env_runner.sample()
+    algorithm.stop()
+    for episode in episodes:
+        fast = episode.custom_data["fast_rewards"]
+        np.testing.assert_array_equal(episode.get_rewards(), fast)
+        assert not np.allclose(episode.get_observations()[1:, 2], fast)
+
+
+def test_evaluation_without_settings_runs_in_the_slow_simulator():
+    algorithm = small(OffsetA2CConfig()).build_algo()
+    algorithm.train()
+    results = algorithm.evaluate()
+    ledger = algorithm.ledger
+    seeds = list(range(10_000, 10_010))
+    promise = np.mean(algorithm.env_runner.corrected_returns(seeds))
+    algorithm.stop()
+    assert ledger.num_eval_env_steps == 200
+    assert ledger.num_env_steps == 200
+    assert results["corrected_episode_return_mean"] == pytest.approx(promise)
+    truth = results["env_runners"]["episode_return_mean"]
+    assert results["fidelity_gap"] == pytest.approx(promise - truth, abs=1e-4)
+
+
+def test_evaluation_returns_are_those_of_the_slow_simulator_on_fixed_seeds():
+    algorithm = small(OffsetA2CConfig(), fast=SLOW).build_algo()
+    first, second = algorithm.evaluate(), algorithm.evaluate()
+    algorithm.stop()
+    assert first["fidelity_gap"] == pytest.approx(0, abs=1e-4)
+    assert (
+        first["env_runners"]["episode_return_mean"] == second["env_runners"]["episode_return_mean"]
+    )
+
+
+class _Mine(RLlibCallback):
+    def on_episode_end(self, *, episode: Any, **kwargs: Any) -> None:
+        episode.custom_data["seen_by_user"] = True
+
+
+def test_callbacks_of_the_user_run_beside_ours():
+    algorithm = small(OffsetA2CConfig()).callbacks(_Mine).build_algo()
+    result = algorithm.train()
+    episodes = algorithm.env_runner.sample()
+    algorithm.stop()
+    assert result["slow"]["num_env_steps_lifetime"] == 200
+    assert all(episode.custom_data["seen_by_user"] for episode in episodes)
+
+
+def test_remote_runners_and_a_remote_learner_buy_and_learn_the_same_amount():
+    config = small(OffsetA2CConfig(), workers=1)
+    config.env_runners(num_env_runners=2, num_envs_per_env_runner=5, num_cpus_per_env_runner=0.25)
+    config.learners(num_learners=1, num_cpus_per_learner=0.25)
+    algorithm = config.build_algo()
+    results = [algorithm.train() for _ in range(2)]
+    evaluation = algorithm.evaluate()
+    algorithm.stop()
+    assert results[-1]["slow"]["num_env_steps_lifetime"] == 400
+    assert results[-1]["env_runners"]["num_env_steps_sampled_lifetime"] == 400
+    assert np.isfinite(evaluation["fidelity_gap"])
+
+
+def test_a_restarted_env_runner_gets_the_correction_back():
+    config = small(OffsetA2CConfig())
+    config.env_runners(num_env_runners=1, num_cpus_per_env_runner=0.25)
+    config.fault_tolerance(restart_failed_env_runners=True)
+    algorithm = config.build_algo()
+    algorithm.train()
+    group = algorithm.env_runner_group
+    group.foreach_env_runner(lambda runner: __import__("os")._exit(1), local_env_runner=False)
+    while True:
+        algorithm.train()
+        versions = group.foreach_env_runner(
+            lambda runner: runner.offset.version if isinstance(runner, OffsetEnvRunner) else None,
+            local_env_runner=False,
+        )
+        if versions:
+            break
+    version = algorithm.version
+    algorithm.stop()
+    assert versions == [version]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda c: c.slow_simulator(env=None), "slow_simulator", id="no-slow-env"),
+        pytest.param(
+            lambda c: c.slow_simulator(num_replay_workers=-1), "num_replay_workers", id="workers"
+        ),
+        pytest.param(lambda c: c.labels(replay_fraction=1.5), "replay_fraction", id="fraction"),
+        pytest.param(lambda c: c.labels(level="steps"), "label_level", id="level"),
+        pytest.param(lambda c: c.offset(targets=("r",)), "offset_targets", id="targets"),
+        pytest.param(
+            lambda c: c.env_runners(batch_mode="truncate_episodes"), "batch_mode", id="batch-mode"
+        ),
+    ],
+)
+def test_misuse_is_refused_before_any_actor_starts(change, message):
+    config = small(OffsetA2CConfig())
+    with pytest.raises(ValueError, match=message):
+        change(config).validate()
+
+
+def test_misspelt_keys_of_a_dict_name_the_nearest_valid_key():
+    with pytest.raises(ValueError, match="num_replay_workers"):
+        OffsetA2CConfig().update_from_dict({"num_replay_worker": 3})
+
+
+def test_more_workers_than_cpus_is_one_clear_line():
+    config = small(OffsetA2CConfig(), workers=1000).slow_simulator(num_cpus_per_replay_worker=1)
+    with pytest.raises(ValueError, match="1000 replay workers"):
+        config.build_algo()

@@ -1,0 +1,69 @@
+"""Imports go down the floors only; see the list of parts in the design."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import rllib_offset
+
+PACKAGE = Path(rllib_offset.__file__).parent
+
+FLOORS = (
+    {"columns", "config_keys", "errors", "metrics", "timing"},
+    {"envs", "numpy_predictor", "pair", "paired_data", "simulator_state", "store"},
+    {"correction", "fidelity", "predictor", "sampling"},
+    {"env_runner", "estimator", "learner", "ledger", "pair_check", "replay"},
+    {"a2c", "algorithm", "callbacks", "config"},
+    {"cli", "figures", "report", "reporting"},
+)
+# Deferred imports that go up: `EnvPair.check()` replays, but a pair is built without replay.
+UPWARDS = {("pair", "pair_check")}
+FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
+# Part of the package -> what none of its modules may import, so that it starts fast.
+LIGHT = {
+    "replay": {"torch", "ray.rllib", "ray.tune"},
+    "envs": {"torch", "ray"},
+    "cli": {"torch"},
+}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_names(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_of(path):
+    return set(imported_names(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def starts_with(name, package):
+    return f"{name}.".startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_from_its_own_floor_or_below(path):
+    floor = FLOOR_OF[part_of(path)]  # a new part needs a floor
+    names = [name.split(".") for name in imports_of(path)]
+    parts = {name[1] for name in names if name[0] == PACKAGE.name and len(name) > 1}
+    above = {part for part in parts if FLOOR_OF.get(part, -1) > floor}
+    assert {(part_of(path), part) for part in above} <= UPWARDS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_ray_and_torch_first_appear_on_their_floors(path):
+    floor = FLOOR_OF[part_of(path)]
+    banned = LIGHT.get(part_of(path), set())
+    banned = banned | ({"ray"} if floor < FLOOR_OF["replay"] else set())
+    banned = banned | ({"torch"} if floor < FLOOR_OF["predictor"] else set())
+    heavy = {name for name in imports_of(path) if any(starts_with(name, b) for b in banned)}
+    assert not heavy
