@@ -25,14 +25,21 @@ from ray.tune.registry import register_trainable
 
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig
+from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
-from rllib_offset.env_runner import OffsetBroadcast, evaluation_seeds
+from rllib_offset.env_runner import OffsetBroadcast
 from rllib_offset.estimator import OffsetEstimator
 from rllib_offset.fidelity import LabelSchedule
+from rllib_offset.initial_labels import INITIAL_VERSION, initial_requests
 from rllib_offset.learner import ResumablePPOTorchLearner
 from rllib_offset.ledger import Ledger
+from rllib_offset.pair import EnvPair
+from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.replay.client import SlowReplay
 from rllib_offset.replay.requests import ReplayResult
+from rllib_offset.replay.resync import resynchronised
+from rllib_offset.seeded_env_runner import evaluation_seeds
+from rllib_offset.simulator_state import state_divergence
 
 __all__ = [
     "A2C",
@@ -57,38 +64,67 @@ class OffsetMixin(Algorithm):
     """
 
     eval_env_runner_group: EnvRunnerGroup | None
+    pair: EnvPair
+    facts: PairFacts
+    label_level: str
     ledger: Ledger
     estimator: OffsetEstimator
     schedule: LabelSchedule
     replay: SlowReplay
     version: int  # counts the broadcasts
+    _has_warned_of_exploitation = False
+    _has_warned_of_divergence = False
 
     @override(Algorithm)
     def setup(self, config: Any) -> None:
-        self._pair = self.config.pair()
         if ray.util.get_current_placement_group() is None:
             _check_cpus(self._cpus_of_actors(), self.config)
+        self.pair = self.config.pair()
+        self.facts = probe_pair(self.pair)
+        self.label_level = self.config.resolved_label_level(self.facts)
+        self.schedule = self.config.label_schedule(self.label_level)
         self.ledger = Ledger()
         self.version = 0
-        self.schedule = self.config.label_schedule()
-        self.estimator = self.config.offset_estimator(self._pair)
+        self._start_estimator(residual=self.config.offset_dynamics == "different")
         self.replay = self._start_replay()
         super().setup(config)
         self.broadcast_offset()
 
     @override(Algorithm)
     def training_step(self) -> None:
+        if self.version == 0:
+            self.buy_initial_labels()
         super().training_step()  # collect corrected trajectories, update theta; replays go on
-        labels = self.gather_labels()
+        labels = self._decide_on_dynamics(self.gather_labels())
         self.fit_offset(labels)  # update phi
         self.version += 1
         self.broadcast_offset()
 
-    def gather_labels(self) -> list[ReplayResult]:
+    def buy_initial_labels(self) -> None:
+        """Label well-spread states before training, and decide on the mode if that is open."""
+        num_labels = self._affordable(self.config.initial_labels)
+        if self.label_level != "sample" or not num_labels:
+            return
+        self.replay.submit(
+            initial_requests(
+                self.pair,
+                self.facts,
+                num_labels,
+                seed=self.config.seed or 0,
+                steps_per_request=self._steps_per_request(num_labels),
+            )
+        )
+        labels = self._decide_on_dynamics(self.gather_labels(up_to=INITIAL_VERSION))
+        self.fit_offset(labels)
+        self.broadcast_offset()
+
+    def gather_labels(self, up_to: int | None = None) -> list[ReplayResult]:
         """Collect the slow replays that are due, in key order, and enter them into the ledger."""
         lag = self.config.max_replay_lag
+        if up_to is None and lag is not None:
+            up_to = self.version - lag
         with self.metrics.log_time((metrics.SLOW, metrics.REPLAY_WAIT_S), reduce="mean", window=1):
-            labels = self.replay.gather(None if lag is None else self.version - lag)
+            labels = self.replay.gather(up_to)
         self.ledger.enter(labels)
         for result in labels:
             if result.error is not None:
@@ -96,44 +132,131 @@ class OffsetMixin(Algorithm):
         return labels
 
     def fit_offset(self, labels: list[ReplayResult]) -> None:
-        """Fit the predictor to the labels and tell the schedule how wrong it was on them."""
+        """Fit the predictor to the labels, and tell the schedule how wrong it was on them."""
         errors = self.estimator.add(labels)
-        self.schedule.observe(errors, self.version)
-        if not self.estimator.has_labels or not self.schedule.plan(self.version).refits:
-            return
-        with self.metrics.log_time((TIMERS, metrics.OFFSET_FIT_TIMER), reduce="mean", window=1):
-            fit = self.estimator.fit()
-        values = {
-            metrics.LOSS: fit.loss,
-            metrics.HOLDOUT_MAE: fit.holdout_mae,
-            metrics.ENSEMBLE_STD: fit.ensemble_std,
-            metrics.COVERAGE: fit.coverage,
-            metrics.NUM_LABELS: fit.num_labels,
+        refits = self.schedule.plan(self.version).refits
+        if self.schedule.observe(errors):
+            logger.warning("the slow simulator has moved: older labels are dropped")
+            self.estimator.drop_stale(len(errors))
+            refits = True
+        values: dict[str, float] = {
+            metrics.IS_FROZEN: float(self.schedule.is_frozen),
             metrics.VERSION: self.version + 1,
+            metrics.DIVERGENCE: self._divergence(labels),
         }
-        if len(errors) and np.isfinite(errors).any():
-            values[metrics.FRESH_MAE] = float(np.nanmean(errors))
-        self.metrics.log_dict(values, key=metrics.OFFSET, window=1)
+        if np.isfinite(errors).any():
+            values[metrics.FRESH_ERROR] = float(np.nanmean(errors))
+        if self.estimator.has_labels and refits:
+            timer = (TIMERS, metrics.OFFSET_FIT_TIMER)
+            with self.metrics.log_time(timer, reduce="mean", window=1):
+                fit = self.estimator.fit()
+            values |= {
+                metrics.LOSS: fit.loss,
+                metrics.HOLDOUT_MAE: fit.holdout_mae,
+                metrics.ENSEMBLE_STD: fit.ensemble_std,
+                metrics.COVERAGE: fit.coverage,
+                metrics.NUM_LABELS: fit.num_labels,
+            }
+        values[metrics.EXPLOITATION] = self._watch_for_exploitation()
+        known = {name: value for name, value in values.items() if np.isfinite(value)}
+        self.metrics.log_dict(known, key=metrics.OFFSET, window=1)
 
     def broadcast_offset(self, remote_worker_ids: list[int] | None = None) -> None:
         """Send the correction and the label plan to the environment runners, in one object."""
         plan = self.schedule.plan(self.version)
+        config, residual = self.config, self.estimator.layout.resynchronises
+        num_labels = self._affordable(plan.num_step_labels)
+        candidates = config.candidates_per_label or (2 if config.label_choice == "uniform" else 20)
         broadcast = OffsetBroadcast(
             version=self.version,
             correction=self.estimator.correction(),
             coordinator=self.replay.coordinator,
             replay_fraction=plan.replay_fraction,
-            num_step_labels=plan.num_step_labels,
+            num_step_labels=num_labels,
+            choice=config.label_choice,
+            candidates_per_label=candidates,
+            steps_per_request=self._steps_per_request(num_labels),
+            held_labels=self.estimator.held_labels if num_labels else None,
+            max_slow_steps=self._affordable(None),
+            request_kind="resync" if residual else "trajectory",
+            records_states=self.label_level == "trajectory" and self.facts.state_dim > 0,
         )
         reference = ray.put(broadcast)
-        with self.metrics.log_time(
-            (TIMERS, metrics.OFFSET_BROADCAST_TIMER), reduce="mean", window=1
-        ):
+        timer = (TIMERS, metrics.OFFSET_BROADCAST_TIMER)
+        with self.metrics.log_time(timer, reduce="mean", window=1):
             self.env_runner_group.foreach_env_runner(
                 lambda runner: runner.set_offset(ray.get(reference)),
                 remote_worker_ids=remote_worker_ids,
                 local_env_runner=remote_worker_ids is None and _has_env(self.env_runner),
             )
+
+    def _start_estimator(self, *, residual: bool) -> None:
+        if residual and self.facts.level < 2:
+            raise ValueError(
+                f"the one-step residual needs a pair of level 2, this one has level "
+                f"{self.facts.level}; add `get_simulator_state` and `set_simulator_state` to both "
+                "environments, or use dynamics='same'"
+            )
+        self.estimator = self.config.offset_estimator(self.facts, residual=residual)
+
+    def _decide_on_dynamics(self, labels: list[ReplayResult]) -> list[ReplayResult]:
+        """Switch to the one-step residual if the labels show that the dynamics differ."""
+        divergence, config = self._divergence(labels), self.config
+        is_open = config.offset_dynamics == "auto" and not self.estimator.layout.resynchronises
+        if not is_open or not divergence > config.offset_dynamics_tolerance:
+            return labels
+        if self.facts.level < 2:
+            self._warn_of_divergence(divergence)
+            return labels
+        logger.info("the dynamics differ (divergence %.2g): one-step residual mode", divergence)
+        self._start_estimator(residual=True)
+        fast_env = self.pair.make_fast()
+        labels = [resynchronised(label, fast_env) for label in labels]
+        fast_env.close()  # type: ignore[no-untyped-call]
+        return labels
+
+    def _divergence(self, labels: list[ReplayResult]) -> float:
+        """Return how far the same actions lead the two simulators apart; NaN if unknown."""
+        rows = [
+            (label.slow[NEXT_STATE], label.fast[NEXT_STATE])
+            for label in labels
+            if label.slow and NEXT_STATE in label.slow and NEXT_STATE in label.fast
+        ]
+        if not rows:
+            return float("nan")
+        slow, fast = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return state_divergence(slow, fast, self.facts.state_space)
+
+    def _watch_for_exploitation(self) -> float:
+        """Warn where the agent is free to exploit a predictor that gets no labels."""
+        plan = self.schedule.plan(self.version + 1)
+        outside = self.metrics.peek((ENV_RUNNER_RESULTS, metrics.OUTSIDE_FRACTION), default=0.0)
+        is_unchecked = not plan.probes or self._affordable(1) == 0
+        is_exploiting = is_unchecked and outside > self.config.exploitation_threshold
+        if is_exploiting and not self._has_warned_of_exploitation:
+            logger.warning(
+                "%.0f %% of the corrections are outside of the labelled region and nothing is "
+                "labelled there: the agent may be exploiting the predictor; raise "
+                "`labels_per_iteration`, `replay_fraction` or `max_slow_steps`",
+                100 * outside,
+            )
+            self._has_warned_of_exploitation = True
+        return float(is_exploiting)
+
+    def _affordable(self, wanted: int | None) -> Any:
+        """Return how many of ``wanted`` slow steps the budget has left; ``None`` for all."""
+        limit = self.config.max_slow_steps
+        if limit is None:
+            return wanted
+        is_late = self.config.max_replay_lag != 0
+        due = sum(len(request) for request in self.replay.outstanding()) if is_late else 0
+        left = max(0, limit - self.ledger.num_env_steps - due)
+        return left if wanted is None else min(wanted, left)
+
+    def _steps_per_request(self, num_labels: int) -> int:
+        """Return the chunk that keeps every replay worker busy with few calls."""
+        chunks = 2 * max(1, self.config.num_replay_workers)
+        return int(np.clip(-(-num_labels // chunks), 1, 256))
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
@@ -201,6 +324,7 @@ class OffsetMixin(Algorithm):
                 "schedule": self.schedule.get_state(),
                 "ledger": vars(self.ledger).copy(),
                 "version": self.version,
+                "residual": self.estimator.layout.resynchronises,
                 "outstanding": self.replay.outstanding(),
                 "global_rng": _get_global_rng(),
             }
@@ -211,6 +335,7 @@ class OffsetMixin(Algorithm):
         super().set_state(state)
         if "offset" in state:
             offset = state["offset"]
+            self._start_estimator(residual=offset["residual"])
             self.estimator.set_state(offset["estimator"])
             self.schedule.set_state(offset["schedule"])
             self.ledger = Ledger(**offset["ledger"])
@@ -253,13 +378,23 @@ class OffsetMixin(Algorithm):
         config = self.config
         group = ray.util.get_current_placement_group()
         return SlowReplay(
-            self._pair,
+            self.pair,
             num_workers=config.num_replay_workers,
             num_cpus_per_worker=config.num_cpus_per_replay_worker,
             step_timeout_s=config.step_timeout_s,
             max_retries=config.max_replay_retries,
             first_bundle=None if group is None else group.bundle_count - config.num_replay_workers,
         )
+
+    def _warn_of_divergence(self, divergence: float) -> None:
+        if not self._has_warned_of_divergence:
+            logger.warning(
+                "the same actions lead the two simulators apart (divergence %.2g), which an offset "
+                "per observation cannot correct; add `get_simulator_state` and "
+                "`set_simulator_state` to both environments (level 2) for the one-step residual",
+                divergence,
+            )
+            self._has_warned_of_divergence = True
 
     def _warn_of_lost_replay(self, result: ReplayResult) -> None:
         logger.warning(

@@ -9,7 +9,8 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 
 from rllib_offset import metrics
-from rllib_offset.env_runner import OffsetEnvRunner, SeededEnvRunner, evaluation_seeds
+from rllib_offset.env_runner import OffsetEnvRunner
+from rllib_offset.seeded_env_runner import SeededEnvRunner, evaluation_seeds
 
 __all__ = ["OffsetCallback", "ScoreCallback"]
 

@@ -13,15 +13,19 @@ from ray.rllib.utils.annotations import override
 
 from rllib_offset.a2c import CheckedKeysMixin, check_episodes_are_complete
 from rllib_offset.callbacks import OffsetCallback
-from rllib_offset.correction import INPUTS, TARGETS
-from rllib_offset.env_runner import OffsetEnvRunner, registered_env
-from rllib_offset.estimator import OffsetEstimator, probe_layout
-from rllib_offset.fidelity import LabelSchedule, ReplayFraction
+from rllib_offset.correction import INPUTS, TARGETS, OffsetLayout, default_layout
+from rllib_offset.env_runner import OffsetEnvRunner
+from rllib_offset.estimator import OffsetEstimator
+from rllib_offset.fidelity import FreezeBelow, LabelSchedule, ReplayFraction, StepTrickle
 from rllib_offset.pair import EnvPair, EnvSpec
+from rllib_offset.pair_facts import PairFacts
 from rllib_offset.predictor import OffsetTrainer
+from rllib_offset.seeded_env_runner import registered_env
 
-__all__ = ["LABEL_LEVELS", "OffsetConfigMixin"]
+__all__ = ["DYNAMICS", "LABEL_CHOICES", "LABEL_LEVELS", "OffsetConfigMixin"]
 
+DYNAMICS = ("auto", "same", "different")
+LABEL_CHOICES = ("uniform", "uncertain")
 LABEL_LEVELS = ("auto", "trajectory", "sample")
 
 _UNSUPPORTED = {
@@ -59,22 +63,32 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self.max_replay_retries = 2
         self.wait_for_cpus = False
         # offset
-        self.offset_inputs: tuple[str, ...] = ("obs",)
-        self.offset_targets: tuple[str, ...] = ("obs", "reward")
+        self.offset_inputs: tuple[str, ...] | None = None
+        self.offset_targets: tuple[str, ...] | None = None
+        self.offset_dynamics = "auto"
+        self.offset_dynamics_tolerance = 1e-4
         self.offset_ensemble_size = 5
         self.offset_hiddens: tuple[int, ...] = (64, 64)
         self.offset_lr = 3e-3
         self.offset_minibatch_size = 128
         self.offset_initial_steps = 600
-        self.offset_steps_per_iteration = 20
+        self.offset_steps_per_iteration: int | None = None
         self.offset_holdout_fraction = 0.1
         self.offset_max_labels = 1_000_000
         self.offset_clip_rewards = True
         self.offset_pessimism = 0.0
         # labels
-        self.label_level = "trajectory"
-        self.replay_fraction = 1.0
+        self.label_level = "auto"
+        self.initial_labels = 50
+        self.labels_per_iteration = 1.0
+        self.replay_fraction = 0.1
         self.max_replay_lag: int | None = 0
+        self.label_choice = "uniform"
+        self.candidates_per_label: int | None = None
+        self.freeze_below: float | None = None
+        self.freeze_options: dict[str, Any] = {}
+        self.max_slow_steps: int | None = None
+        self.exploitation_threshold = 0.25
 
     def slow_simulator(
         self,
@@ -116,14 +130,16 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
     def offset(
         self,
         *,
-        inputs: Sequence[str] = NotProvided,
-        targets: Sequence[str] = NotProvided,
+        inputs: Sequence[str] | None = NotProvided,
+        targets: Sequence[str] | None = NotProvided,
+        dynamics: str = NotProvided,
+        dynamics_tolerance: float = NotProvided,
         ensemble_size: int = NotProvided,
         hiddens: Sequence[int] = NotProvided,
         lr: float = NotProvided,
         minibatch_size: int = NotProvided,
         initial_steps: int = NotProvided,
-        steps_per_iteration: int = NotProvided,
+        steps_per_iteration: int | None = NotProvided,
         holdout_fraction: float = NotProvided,
         max_labels: int = NotProvided,
         clip_rewards: bool = NotProvided,
@@ -133,14 +149,25 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
 
         Args:
             inputs: Any of ``"obs"`` (the observation that a step reached, the paper's ``o_f``),
-                ``"prev_obs"``, ``"action"``, ``"state"``, ``"time"``.
-            targets: ``("obs", "reward")``, or ``("obs",)`` for Algorithm 1 exactly as printed.
+                ``"prev_obs"``, ``"action"``, ``"state"``, ``"next_state"``, ``"measurement"``,
+                ``"time"``.  ``None`` takes what the mode needs: ``("obs",)``; with a measurement
+                ``("next_state", "measurement")``; for different dynamics ``("state", "action",
+                "obs")``.
+            targets: Any of ``"obs"``, ``"reward"``, ``"state"``, ``"measurement"``.  ``None`` takes
+                ``("obs", "reward")``; ``("measurement",)`` for a pair with ``outcome``; for
+                different dynamics ``"state"`` besides.  ``("obs",)`` is Algorithm 1 as printed.
+            dynamics: ``"same"``, the paper's assumption; ``"different"``, the one-step residual:
+                the fast simulator is put into the corrected state after every step; ``"auto"``
+                looks at the first labels and decides.
+            dynamics_tolerance: Divergence of the two simulators' states after one step, in units of
+                the states' range, up to which ``"auto"`` takes the dynamics for the same.
             ensemble_size: Members of the ensemble; 1 is the paper's single predictor.
             hiddens: Widths of the hidden layers.
             lr: Learning rate of AdamW.
             minibatch_size: Labels per gradient step.
             initial_steps: Gradient steps of the first fit.
-            steps_per_iteration: Gradient steps of every later fit.
+            steps_per_iteration: Gradient steps of every later fit; ``None`` takes 4 at sample level
+                and 20 at trajectory level.
             holdout_fraction: Share of the labels kept out of the fit, to measure its error.
             max_labels: Labels kept; beyond it the oldest are dropped.
             clip_rewards: Whether corrected rewards are clipped to the slow rewards observed.
@@ -149,6 +176,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         return self._set(
             offset_inputs=_tuple(inputs),
             offset_targets=_tuple(targets),
+            offset_dynamics=dynamics,
+            offset_dynamics_tolerance=dynamics_tolerance,
             offset_ensemble_size=ensemble_size,
             offset_hiddens=_tuple(hiddens),
             offset_lr=lr,
@@ -165,20 +194,53 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self,
         *,
         level: str = NotProvided,
+        initial: int = NotProvided,
+        per_iteration: float = NotProvided,
         replay_fraction: float = NotProvided,
         max_replay_lag: int | None = NotProvided,
+        choice: str = NotProvided,
+        candidates_per_label: int | None = NotProvided,
+        freeze_below: float | None = NotProvided,
+        freeze_options: dict[str, Any] = NotProvided,
+        max_slow_steps: int | None = NotProvided,
+        exploitation_threshold: float = NotProvided,
     ) -> Self:
         """Set which labels are bought from the slow simulator.
 
         Args:
-            level: ``"trajectory"`` replays whole episodes.
+            level: ``"sample"`` buys single slow steps from visited states, ``"trajectory"`` replays
+                whole episodes; ``"auto"`` takes ``"sample"`` wherever the pair allows it.
+            initial: Labels bought before training, at well-spread states; sample level.
+            per_iteration: Labels bought in every iteration at states that the policy visits; 0.5
+                buys one every second iteration.  Sample level.
             replay_fraction: Share of the trajectories to replay after the first batch, which is
-                replayed whole; 1 is Algorithm 2 of the paper.
+                replayed whole; 1 is Algorithm 2 of the paper.  Trajectory level.
             max_replay_lag: Iterations that labels may be late: 0 waits for this iteration's labels
                 before the fit, ``k`` for those of ``k`` iterations ago, ``None`` never waits.
+            choice: Which visited steps are labelled: ``"uniform"``, or ``"uncertain"`` for those of
+                the largest ensemble spread.  Steps outside of the labelled region come first.
+            candidates_per_label: Steps drawn for every label bought; ``None`` takes 2, or 20 for
+                ``"uncertain"``.
+            freeze_below: Error on fresh labels, in units of the offset's own spread, below which
+                labelling stops and probing begins (:class:`~rllib_offset.fidelity.FreezeBelow`);
+                ``None`` never stops.  Sample level.
+            freeze_options: Further arguments of ``FreezeBelow``.
+            max_slow_steps: Hard limit on the slow steps bought for labels; ``None`` for none.
+            exploitation_threshold: Share of the corrections outside of the labelled region above
+                which a run that buys no labels warns of exploitation.
         """
         return self._set(
-            label_level=level, replay_fraction=replay_fraction, max_replay_lag=max_replay_lag
+            label_level=level,
+            initial_labels=initial,
+            labels_per_iteration=per_iteration,
+            replay_fraction=replay_fraction,
+            max_replay_lag=max_replay_lag,
+            label_choice=choice,
+            candidates_per_label=candidates_per_label,
+            freeze_below=freeze_below,
+            freeze_options=freeze_options,
+            max_slow_steps=max_slow_steps,
+            exploitation_threshold=exploitation_threshold,
         )
 
     def _set(self, **fields: Any) -> Self:
@@ -215,13 +277,46 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             slow_config=dict(self.slow_env_config),
         )
 
-    def label_schedule(self) -> LabelSchedule:
-        """Return the schedule that decides what is labelled."""
-        return ReplayFraction(self.replay_fraction)
+    def resolved_label_level(self, facts: PairFacts) -> str:
+        """Return ``"sample"`` or ``"trajectory"``.
 
-    def offset_estimator(self, pair: EnvPair) -> OffsetEstimator:
-        """Return an estimator for the pair, with nothing learned yet."""
-        layout, slow_obs_space = probe_layout(pair, self.offset_inputs, self.offset_targets)
+        Raises:
+            ValueError: If the sample level is asked for and the pair does not offer it.
+        """
+        if self.label_level == "auto":
+            return "sample" if facts.level >= 1 else "trajectory"
+        if self.label_level == "sample" and facts.level < 1:
+            raise ValueError(
+                "`label_level='sample'` needs a slow simulator with `set_simulator_state` and a "
+                "fast one with `get_simulator_state`, and the pair has not both; "
+                "add them or use label_level='trajectory'"
+            )
+        return self.label_level
+
+    def label_schedule(self, level: str) -> LabelSchedule:
+        """Return the schedule that decides what is labelled."""
+        if level == "trajectory":
+            return ReplayFraction(self.replay_fraction)
+        if self.freeze_below is not None:
+            return FreezeBelow(self.freeze_below, **self.freeze_options)
+        return StepTrickle(self.labels_per_iteration)
+
+    def offset_layout(self, facts: PairFacts, *, residual: bool) -> OffsetLayout:
+        """Return what the predictor reads and corrects, for equal or for different dynamics."""
+        inputs, targets = default_layout(facts, residual=residual)
+        return OffsetLayout(
+            self.offset_inputs or inputs,
+            self.offset_targets or targets,
+            obs_dim=facts.obs_dim,
+            action_space=facts.action_space,
+            state_dim=facts.state_dim,
+            measurement_dim=facts.measurement_dim,
+        )
+
+    def offset_estimator(self, facts: PairFacts, *, residual: bool = False) -> OffsetEstimator:
+        """Return an estimator with nothing learned yet."""
+        layout = self.offset_layout(facts, residual=residual)
+        default_steps = 4 if self.resolved_label_level(facts) == "sample" else 20
         trainer = OffsetTrainer(
             layout.input_dim,
             layout.output_dim,
@@ -230,7 +325,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             lr=self.offset_lr,
             minibatch_size=self.offset_minibatch_size,
             initial_steps=self.offset_initial_steps,
-            steps_per_iteration=self.offset_steps_per_iteration,
+            steps_per_iteration=self.offset_steps_per_iteration or default_steps,
             capacity=self.offset_max_labels,
             holdout_fraction=self.offset_holdout_fraction,
             seed=self.seed or 0,
@@ -238,7 +333,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         return OffsetEstimator(
             layout,
             trainer,
-            slow_obs_space,
+            facts.slow_obs_space,
             clip_rewards=self.offset_clip_rewards,
             pessimism=self.offset_pessimism,
         )
@@ -279,46 +374,58 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
 
     def _validate_offset(self) -> None:
         for field, known in (("offset_inputs", INPUTS), ("offset_targets", TARGETS)):
-            names = _tuple(getattr(self, field))
-            setattr(self, field, names)
-            unknown = [name for name in names if name not in known]
-            if unknown or not names:
-                self._value_error(
-                    f"`{field}` takes one or more of {list(known)}, got {list(names)}"
-                )
-        at_least_one = (
+            names = getattr(self, field)
+            if names is None:
+                continue
+            setattr(self, field, tuple(names))
+            if not names or any(name not in known for name in names):
+                self._value_error(f"`{field}` takes one or more of {list(known)}, got {names}")
+        self._check_choice("offset_dynamics", DYNAMICS)
+        for field in (
             "offset_ensemble_size",
             "offset_minibatch_size",
             "offset_initial_steps",
             "offset_steps_per_iteration",
             "offset_max_labels",
-        )
-        for field in at_least_one:
-            if getattr(self, field) < 1:
-                self._value_error(f"`{field}` must be >= 1, got {getattr(self, field)}")
+        ):
+            self._check_at_least(field, 1)
         if not 0 <= self.offset_holdout_fraction < 1:
             self._value_error(
                 "`offset_holdout_fraction` must be within [0, 1), "
                 f"got {self.offset_holdout_fraction}"
             )
+        self._check_at_least("offset_dynamics_tolerance", 0)
 
     def _validate_labels(self) -> None:
-        if self.label_level not in LABEL_LEVELS:
-            self._value_error(
-                f"`label_level` must be one of {list(LABEL_LEVELS)}, got {self.label_level!r}"
-            )
+        self._check_choice("label_level", LABEL_LEVELS)
+        self._check_choice("label_choice", LABEL_CHOICES)
         if not 0 <= self.replay_fraction <= 1:
             self._value_error(
                 f"`replay_fraction` must be within [0, 1], got {self.replay_fraction}"
             )
-        if self.max_replay_lag is not None and self.max_replay_lag < 0:
+        for field in ("initial_labels", "labels_per_iteration", "max_replay_lag", "max_slow_steps"):
+            self._check_at_least(field, 0)
+        self._check_at_least("candidates_per_label", 1)
+        if self.freeze_below is not None:
+            try:
+                FreezeBelow(self.freeze_below, **self.freeze_options)
+            except (TypeError, ValueError) as error:
+                self._value_error(f"`freeze_below` and `freeze_options`: {error}")
+
+    def _check_choice(self, field: str, known: tuple[str, ...]) -> None:
+        if getattr(self, field) not in known:
             self._value_error(
-                f"`max_replay_lag` must be >= 0, or None to never wait; got {self.max_replay_lag}"
+                f"`{field}` must be one of {list(known)}, got {getattr(self, field)!r}"
             )
+
+    def _check_at_least(self, field: str, lowest: float) -> None:
+        value = getattr(self, field)
+        if value is not None and value < lowest:
+            self._value_error(f"`{field}` must be >= {lowest}, got {value}")
 
 
 def _tuple(value: Any) -> Any:
-    return value if value is NotProvided else tuple(value)
+    return value if value is NotProvided or value is None else tuple(value)
 
 
 def _beside_ours(given: Any) -> list[type[RLlibCallback]]:

@@ -27,11 +27,21 @@ from rllib_offset.columns import (
     Columns,
 )
 from rllib_offset.numpy_predictor import NumpyPredictor
+from rllib_offset.pair_facts import PairFacts
 from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
 
-__all__ = ["INPUTS", "TARGETS", "CorrectedEnv", "OffsetCorrection", "OffsetLayout", "Outcome"]
+__all__ = [
+    "INPUTS",
+    "OUTSIDE",
+    "TARGETS",
+    "CorrectedEnv",
+    "OffsetCorrection",
+    "OffsetLayout",
+    "Outcome",
+]
 
-INPUTS = (OBS, PREV_OBS, ACTION, STATE, TIME)
+INPUTS = (OBS, PREV_OBS, ACTION, STATE, NEXT_STATE, MEASUREMENT, TIME)
+OUTSIDE = "outside"  # column: corrections outside of the labelled region
 TARGETS = (OBS, REWARD, STATE, MEASUREMENT)
 
 # `outcome(measurement, state, action) -> (obs, reward, terminated)`, what a pair may offer
@@ -74,12 +84,13 @@ class OffsetLayout:
     def __post_init__(self) -> None:
         _check_names("inputs", self.inputs, INPUTS)
         _check_names("targets", self.targets, TARGETS)
-        if STATE in (*self.inputs, *self.targets) and not self.state_dim:
+        names = {*self.inputs, *self.targets}
+        if names & {STATE, NEXT_STATE} and not self.state_dim:
             raise ValueError(
                 "`state` needs a pair that gives its simulator state; "
                 "add `get_simulator_state()` to both environments or leave `state` out"
             )
-        if MEASUREMENT in self.targets and not self.measurement_dim:
+        if MEASUREMENT in names and not self.measurement_dim:
             raise ValueError(
                 "`measurement` needs `info['measurement']` and `outcome(...)` of the pair; "
                 "add them to both environments or use targets=('obs', 'reward')"
@@ -93,6 +104,8 @@ class OffsetLayout:
             PREV_OBS: self.obs_dim,
             ACTION: spaces.flatdim(self.action_space),
             STATE: self.state_dim,
+            NEXT_STATE: self.state_dim,
+            MEASUREMENT: self.measurement_dim,
             TIME: 1,
         }
         return sum(widths[name] for name in self.inputs)
@@ -110,7 +123,8 @@ class OffsetLayout:
     @property
     def needs_state(self) -> bool:
         """Whether the simulator state must be read at every step."""
-        return STATE in self.inputs or self.resynchronises
+        names = {*self.inputs, *self.targets}
+        return bool(names & {STATE, NEXT_STATE, MEASUREMENT})
 
     @property
     def corrects_resets(self) -> bool:
@@ -175,6 +189,8 @@ class OffsetCorrection:
         obs_low: Lower bounds of the slow observation space, ``(obs_dim,)``.
         obs_high: Upper bounds, ``(obs_dim,)``.
         pessimism: Standard deviations of the ensemble subtracted from a corrected reward.
+        spread_weights: ``(K,)``, see :attr:`rllib_offset.predictor.OffsetTrainer.spread_weights`.
+        flag_threshold: Relative spread beyond which a correction is outside of the labelled region.
     """
 
     layout: OffsetLayout
@@ -183,6 +199,8 @@ class OffsetCorrection:
     obs_low: NDArray[np.float32] | None = None
     obs_high: NDArray[np.float32] | None = None
     pessimism: float = 0.0
+    spread_weights: NDArray[np.float64] | None = None
+    flag_threshold: float = np.inf
 
     def reset_observations(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Correct the observations that resets returned, ``(N, obs_dim)``."""
@@ -200,13 +218,16 @@ class OffsetCorrection:
             outcome: The pair's ``outcome``, used where the measurement is what is corrected.
 
         Returns:
-            Columns ``obs``, ``reward``, ``terminated`` and, in residual mode, ``next_state``.
+            Columns ``obs``, ``reward``, ``terminated``, in residual mode ``next_state``, and
+            ``outside``: which corrections lie outside of the labelled region.
         """
         result = {name: fast[name] for name in (OBS, REWARD, TERMINATED)}
         if self.predictor is None:
             return result | ({NEXT_STATE: fast[NEXT_STATE]} if self.layout.resynchronises else {})
         mean, std = self.predictor.predict(self.layout.features(fast))
         offsets, spreads = self.layout.split(mean), self.layout.split(std)
+        if self.spread_weights is not None:
+            result[OUTSIDE] = _norm(std * self.spread_weights) > self.flag_threshold
         if MEASUREMENT in offsets and outcome is not None:
             measurement = fast[MEASUREMENT] + offsets[MEASUREMENT]
             result |= _apply_outcome(outcome, measurement, fast[STATE], fast[ACTION])
@@ -221,6 +242,13 @@ class OffsetCorrection:
             result[NEXT_STATE] = fast[NEXT_STATE] + offsets[STATE]
         return result
 
+    def relative_spread(self, fast: Columns) -> NDArray[np.float64]:
+        """Return the ensemble's spread on steps in units of the targets' scale, ``(N,)``."""
+        if self.predictor is None or self.spread_weights is None:
+            return np.zeros(len(fast[REWARD]))
+        _, std = self.predictor.predict(self.layout.features(fast))
+        return _norm(std * self.spread_weights)
+
     def _bounded(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.obs_low is None or self.obs_high is None:
             return obs
@@ -229,6 +257,22 @@ class OffsetCorrection:
     def without_correction(self) -> "OffsetCorrection":
         """Return the same layout with the predictor taken out."""
         return replace(self, predictor=None)
+
+
+def default_layout(facts: PairFacts, *, residual: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the inputs and targets that a pair asks for.
+
+    Args:
+        facts: What the pair offers.
+        residual: Whether its dynamics differ.
+    """
+    is_measured = facts.measurement_dim > 0 and facts.state_dim > 0
+    if residual:
+        targets = (MEASUREMENT, STATE) if is_measured else (OBS, REWARD, STATE)
+        return (STATE, ACTION, MEASUREMENT if is_measured else OBS), targets
+    if is_measured:
+        return (NEXT_STATE, MEASUREMENT), (MEASUREMENT,)
+    return (OBS,), (OBS, REWARD)
 
 
 class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -278,7 +322,7 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any]):
             TIME: np.array([self._time], np.float32),
             STATE: state[None],
         }
-        if layout.resynchronises:
+        if uses_state:
             fast[NEXT_STATE] = get_simulator_state(self.env)[None]
         if layout.measurement_dim:
             fast[MEASUREMENT] = np.asarray(info["measurement"])[None]
@@ -305,6 +349,10 @@ def _apply_outcome(
         REWARD: np.asarray(reward, np.float32),
         TERMINATED: np.asarray(terminated, bool),
     }
+
+
+def _norm(rows: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.square(rows).sum(axis=1)), np.float64)
 
 
 def _as_matrix(column: NDArray[Any], dtype: type = np.float32) -> NDArray[Any]:

@@ -1,335 +1,32 @@
-"""Vectorised sampling of complete episodes, each seeded, so that each can be replayed.
+"""The environment runner that corrects what it samples, and asks for labels while it does."""
 
-``SeededEnvRunner`` samples; ``OffsetEnvRunner`` corrects what is sampled, inside the sampling loop,
-and asks for slow replays.  A sample is a pure function of (weights, predictor, runner index): every
-random draw comes from one seed sequence, and the state of global generators is left as it was
-found.
-"""
-
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import ray
-import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
-from ray.rllib.core.columns import Columns as ModuleColumns
-from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
-from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_offset import metrics
 from rllib_offset.columns import (
     ACTION,
-    MEASUREMENT,
     NEXT_STATE,
-    OBS,
-    PREV_OBS,
     REWARD,
     STATE,
-    TERMINATED,
-    TIME,
     Columns,
     slice_columns,
 )
-from rllib_offset.correction import OffsetCorrection, Outcome
-from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
-from rllib_offset.predictor import one_thread
+from rllib_offset.correction import OUTSIDE, OffsetCorrection, Outcome
 from rllib_offset.replay.requests import ReplayRequest
-from rllib_offset.sampling import Recorder, StepPicker, Trajectory, share_of
-from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
+from rllib_offset.sampling import StepPicker, falls_on, share_of
+from rllib_offset.seeded_env_runner import SeededEnvRunner, one_of, seeded_torch
+from rllib_offset.simulator_state import get_simulator_states, set_simulator_states
 
-__all__ = [
-    "EVALUATION_SEED",
-    "OffsetBroadcast",
-    "OffsetEnvRunner",
-    "SeededEnvRunner",
-    "evaluation_seeds",
-    "falls_on",
-    "registered_env",
-]
+__all__ = ["OffsetBroadcast", "OffsetEnvRunner"]
 
 _STEPS = 1_000_000  # sorts requests for single steps behind those for whole episodes
-
-EVALUATION_SEED = (
-    10_000  # episode k of an evaluation starts from this seed plus k, whatever is evaluated
-)
-
-
-class SeededEnvRunner(SingleAgentEnvRunner):
-    """RLlib environment runner that samples complete, individually seeded episodes.
-
-    Lanes run side by side and are stepped together; a lane whose episode has ended starts another
-    while the sample wants more, and rests otherwise.  Episodes end only by themselves, so every one
-    can be replayed from its seed and its actions.  Differs from RLlib's runner in that connectors
-    between environment and module are not applied (``validate()`` of the algorithms refuses them),
-    and ``on_episode_start`` and ``on_episode_step`` are not called: an episode object is built
-    once, when the episode has ended.
-    """
-
-    env: Any
-
-    @override(SingleAgentEnvRunner)
-    def make_env(self) -> None:
-        if self.env is not None:
-            self.env.close()
-        spec = registered_env(self.config.env)
-        self.num_envs = self.config.num_envs_per_env_runner
-        self.env = make_vector_env(spec, dict(self.config.env_config), self.num_envs)
-        self.env.reset(seed=list(range(self.num_envs)))
-        self._horizon = _time_limit(self.env)
-        self._ended: Trajectory | None = None
-        self._ordinal = 0
-        self._sampled_version: int | None = None
-        self._entropy = self.config.seed if self.config.seed is not None else _fresh_entropy()
-
-    @override(SingleAgentEnvRunner)
-    def make_module(self) -> None:
-        super().make_module()
-        if self.module is not None:
-            self.module.eval()
-
-    @override(EnvRunner)
-    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
-        """Sample complete episodes; by default this runner's share of a training batch."""
-        if kwargs.get("num_timesteps") is None and kwargs.get("num_episodes") is None:
-            share = self.config.total_train_batch_size / max(1, self.config.num_env_runners)
-            kwargs["num_timesteps"] = math.ceil(share)
-        episodes: list[SingleAgentEpisode] = super().sample(**kwargs)
-        return episodes
-
-    @override(SingleAgentEnvRunner)
-    def _sample(
-        self,
-        *,
-        num_timesteps: int | None = None,
-        num_episodes: int | None = None,
-        explore: bool,
-        random_actions: bool = False,
-        force_reset: bool = False,
-    ) -> list[SingleAgentEpisode]:
-        episodes = []
-        rng = self._sample_generator()
-        self._before_sample(num_timesteps, rng)
-        with _seeded_torch(int(rng.integers(2**31))):
-            for trajectory in self._roll_out(
-                self._episode_seeds(rng), num_timesteps, num_episodes, explore, random_actions
-            ):
-                episodes.append(self._to_episode(trajectory))
-                self._end_episode(episodes[-1], trajectory)
-        self._after_sample()
-        num_steps = sum(len(episode) for episode in episodes)
-        self._done_episodes_for_metrics.extend(episodes)
-        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=num_steps)
-        self._increase_sampled_metrics(num_steps, len(episodes))
-        return episodes
-
-    # --- what OffsetEnvRunner adds to ---
-
-    def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
-        """Prepare a sample."""
-
-    def _after_sample(self) -> None:
-        """Finish a sample."""
-
-    def _correct_resets(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what the agent sees of reset observations, ``(B, D)``."""
-        return obs
-
-    def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:
-        """Return what the agent sees of steps: columns obs, reward, terminated."""
-        return fast
-
-    def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
-        """Look at the simulators before a step; ``fast`` has observations and actions."""
-
-    def _end_episode(self, episode: SingleAgentEpisode, trajectory: Trajectory) -> None:
-        self._ended = trajectory
-        self._ongoing_episodes[trajectory.lane] = episode
-        self._make_on_episode_callback("on_episode_end", trajectory.lane, self._ongoing_episodes)
-
-    def reference_returns(self, seeds: list[int]) -> tuple[Any, Any] | None:
-        """Return the environment's random and optimal return per seed, if it knows them."""
-        known = getattr(_one_of(self.env), "reference_returns", None)
-        return None if known is None else known(seeds)
-
-    # --- seeds ---
-
-    def _seed_sequence(self, *words: int) -> np.random.SeedSequence:
-        index = self.worker_index or 0
-        return np.random.SeedSequence(
-            [self._entropy, index, int(self.config.in_evaluation), self._weights_seq_no, *words]
-        )
-
-    def _sample_generator(self) -> np.random.Generator:
-        if self._sampled_version != self._weights_seq_no:
-            self._sampled_version, self._ordinal = self._weights_seq_no, 0
-        self._ordinal += 1
-        return np.random.default_rng(self._seed_sequence(self._ordinal))
-
-    def _episode_seeds(self, rng: np.random.Generator) -> Iterator[int]:
-        if self.config.in_evaluation:  # the same episodes every time, shared out over the runners
-            first, stride = max(0, (self.worker_index or 0) - 1), max(1, self.num_workers)
-            while True:
-                yield EVALUATION_SEED + first
-                first += stride
-        while True:
-            yield int(rng.integers(2**31))
-
-    # --- the loop ---
-
-    def _roll_out(
-        self,
-        seeds: Iterator[int],
-        num_timesteps: int | None,
-        num_episodes: int | None,
-        explore: bool,
-        random_actions: bool = False,
-    ) -> Iterator[Trajectory]:
-        """Run episodes until enough have been started, and yield each as soon as it has ended."""
-        env, lanes = self.env, self.num_envs
-        recorder = Recorder(lanes, self._horizon or 128)
-        running = np.zeros(lanes, bool)
-        started_at, seed_of, ordinal_of = (np.zeros(lanes, np.int64) for _ in range(3))
-        obs: NDArray[Any] = np.zeros(
-            (lanes, spaces.flatdim(env.single_observation_space)), np.float32
-        )
-        fast_obs = obs.copy()
-        num_started = num_steps = tick = 0
-        while True:
-            if num_episodes is not None:
-                wanted = num_episodes - num_started
-            else:
-                wanted = lanes if num_steps < (num_timesteps or 0) else 0
-            starting = np.flatnonzero(~running)[:wanted]
-            if starting.size:
-                seed_of[starting] = [next(seeds) for _ in starting]
-                ordinal_of[starting] = num_started + np.arange(starting.size)
-                started_at[starting] = tick
-                num_started += starting.size
-                running[starting] = True
-                mask = np.zeros(lanes, bool)
-                mask[starting] = True
-                resets, _ = env.reset(seed=seed_of.tolist(), options={"reset_mask": mask})
-                fast_obs[starting] = resets[starting]
-                obs[starting] = self._correct_resets(fast_obs[starting])
-            if not running.any():
-                return
-            actions, env_actions, outputs = self._act(obs, explore, random_actions)
-            fast: Columns = {
-                PREV_OBS: fast_obs,
-                ACTION: env_actions,
-                TIME: (tick + 1 - started_at).astype(np.float32),
-            }
-            self._before_step(fast, running)
-            if isinstance(env, LaneVectorEnv):
-                env.keep_running(running)
-            raw_obs, rewards, terminated, truncated, infos = env.step(env_actions)
-            fast |= {OBS: raw_obs, REWARD: rewards.astype(np.float32), TERMINATED: terminated}
-            if MEASUREMENT in infos:
-                fast[MEASUREMENT] = np.stack(list(infos[MEASUREMENT]))
-            seen = self._correct_steps(fast, running)
-            recorder.put(
-                tick,
-                fast=fast,
-                seen={PREV_OBS: obs, OBS: seen[OBS], REWARD: seen[REWARD], ACTION: actions},
-                outputs=outputs,
-            )
-            num_steps += int(running.sum())
-            tick += 1
-            obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
-            ended = running & (seen[TERMINATED] | truncated)
-            for lane in np.flatnonzero(ended):
-                yield recorder.trajectory(
-                    lane=int(lane),
-                    steps=slice(int(started_at[lane]), tick),
-                    seed=int(seed_of[lane]),
-                    ordinal=int(ordinal_of[lane]),
-                    terminated=bool(seen[TERMINATED][lane]),
-                    truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
-                )
-            running &= ~ended
-
-    @torch.inference_mode()
-    def _act(
-        self, obs: NDArray[np.float32], explore: bool, random_actions: bool
-    ) -> tuple[NDArray[Any], NDArray[Any], Columns]:
-        """Return the policy's actions, the environment's, and what the Learner needs besides."""
-        if random_actions or self.module is None:
-            draws = torch.randint(2**31, (1,))
-            self.env.action_space.seed(int(draws))
-            actions = self.env.action_space.sample()
-            return actions, actions, {}
-        module = self.module
-        batch = {ModuleColumns.OBS: torch.as_tensor(obs, device=self._device)}
-        forward = module._forward_exploration if explore else module._forward_inference
-        outputs = forward(batch)
-        kept: dict[str, torch.Tensor] = {}
-        if ModuleColumns.ACTIONS in outputs:
-            actions = outputs[ModuleColumns.ACTIONS]
-        else:
-            inputs = outputs[ModuleColumns.ACTION_DIST_INPUTS]
-            if explore:
-                distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
-            else:
-                cls = module.get_inference_action_dist_cls()
-                distribution = cls.from_logits(inputs).to_deterministic()
-            actions = distribution.sample()
-            kept[ModuleColumns.ACTION_DIST_INPUTS] = inputs
-            if explore:
-                kept[ModuleColumns.ACTION_LOGP] = distribution.logp(actions)
-        policy_actions = actions.cpu().numpy()
-        arrays = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
-        return policy_actions, self._to_env_actions(policy_actions), arrays
-
-    def _to_env_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        space = self.env.single_action_space
-        if isinstance(space, spaces.Box):
-            if self.config.normalize_actions:
-                actions = unsquash_action(actions, space)
-            elif self.config.clip_actions:
-                actions = clip_action(actions, space)
-        return np.asarray(actions, dtype=space.dtype)
-
-    def _to_episode(self, trajectory: Trajectory) -> SingleAgentEpisode:
-        steps = len(trajectory.rewards)
-        key = (self.worker_index or 0, self._ordinal, trajectory.ordinal)
-        episode = SingleAgentEpisode(
-            id_="-".join(map(str, (self._weights_seq_no, *key, trajectory.seed))),
-            observations=trajectory.obs,
-            actions=trajectory.actions,
-            rewards=trajectory.rewards,
-            infos=[{}] * (steps + 1),
-            extra_model_outputs={
-                **trajectory.outputs,
-                WEIGHTS_SEQ_NO: np.full(steps, self._weights_seq_no),
-            },
-            terminated=trajectory.terminated,
-            truncated=trajectory.truncated,
-            observation_space=self.env.single_observation_space,
-            action_space=self.env.single_action_space,
-            t_started=0,
-            len_lookback_buffer=0,
-        )
-        episode.custom_data.update(
-            seed=trajectory.seed,
-            env_actions=trajectory.fast[ACTION],
-            fast_obs=trajectory.fast[OBS],
-            fast_rewards=trajectory.fast[REWARD],
-        )
-        self.metrics.log_value(
-            metrics.FAST_EPISODE_RETURN_MEAN, float(trajectory.fast[REWARD].sum()), window=100
-        )
-        return episode
 
 
 @dataclass(frozen=True)
@@ -343,10 +40,16 @@ class OffsetBroadcast:
         replay_fraction: Share of the trajectories to replay, trajectory level.
         num_step_labels: Single steps to label in this iteration, all runners together, sample
             level.
-        candidates_per_label: Steps drawn per label bought; above 1 the most uncertain are kept.
-        steps_per_request: Steps that travel to a replay worker together, sample level.
+        choice: Which of the candidates are labelled; those outside of the labelled region come
+            first, then ``"uniform"``, any, or ``"uncertain"``, those of the largest spread.
+        candidates_per_label: Steps drawn per label bought.
+        steps_per_request: Steps that travel to a replay worker together.
+        held_labels: Sorted hashes of the single steps labelled already, which are not asked for
+            again.
         max_slow_steps: Slow steps this iteration may buy, all runners together.
         request_kind: How a trajectory is replayed: ``"trajectory"`` or ``"resync"``.
+        records_states: Whether trajectories carry the fast simulator's states, so that the two
+            simulators' dynamics can be compared.
     """
 
     version: int
@@ -354,10 +57,13 @@ class OffsetBroadcast:
     coordinator: ActorHandle | None = None
     replay_fraction: float = 0.0
     num_step_labels: int = 0
-    candidates_per_label: int = 1
+    choice: Literal["uniform", "uncertain"] = "uniform"
+    candidates_per_label: int = 2
     steps_per_request: int = 32
+    held_labels: NDArray[np.uint64] | None = None
     max_slow_steps: int | None = None
     request_kind: Literal["trajectory", "resync"] = "trajectory"
+    records_states: bool = False
 
 
 class OffsetEnvRunner(SeededEnvRunner):
@@ -375,7 +81,8 @@ class OffsetEnvRunner(SeededEnvRunner):
         self._acknowledgements: list[ray.ObjectRef[int]] = []
         self._picker = StepPicker.none()
         self._states = np.zeros((self.num_envs, 0))
-        self._outcome: Outcome | None = getattr(_one_of(self.env), "outcome", None)
+        self._num_outside = self._num_seen = 0
+        self._outcome: Outcome | None = getattr(one_of(self.env), "outcome", None)
 
     def set_offset(self, offset: OffsetBroadcast) -> int:
         """Take over a broadcast; returns its version."""
@@ -386,35 +93,25 @@ class OffsetEnvRunner(SeededEnvRunner):
     def may_ask_for_labels(self) -> bool:
         """Whether this runner may spend slow steps now."""
         offset = self.offset
-        return (
-            offset is not None and offset.coordinator is not None and not self.config.in_evaluation
-        )
-
-    def _submit(self, request: ReplayRequest) -> None:
-        """Hand a label request to the coordinator, without waiting."""
-        assert self.offset is not None
-        assert self.offset.coordinator is not None
-        self._acknowledgements.append(self.offset.coordinator.submit.remote([request]))
-
-    def await_acknowledgements(self) -> None:
-        """Wait until every request is queued, so that the driver's gather misses none."""
-        acknowledgements, self._acknowledgements = self._acknowledgements, []
-        ray.get(acknowledgements)
+        has_queue = offset is not None and offset.coordinator is not None
+        return has_queue and not self.config.in_evaluation
 
     def request_trajectory(self) -> None:
         """Ask for the slow replay of the episode that ended last, if it is its turn."""
         offset, trajectory = self.offset, self._ended
         if offset is None or trajectory is None:
             return
-        if falls_on(trajectory.ordinal, offset.replay_fraction, self._phase):
+        num_steps = len(trajectory.rewards)
+        if self._allowance is not None:
+            num_steps = min(num_steps, self._allowance)
+        if num_steps and falls_on(trajectory.ordinal, offset.replay_fraction, self._phase):
             self._submit(
                 ReplayRequest(
                     key=self._label_key(trajectory.ordinal),
                     kind=offset.request_kind,
-                    actions=trajectory.fast[ACTION],
+                    actions=trajectory.fast[ACTION][:num_steps],
                     seed=trajectory.seed,
-                    states=None,
-                    fast=trajectory.fast,
+                    fast=slice_columns(trajectory.fast, slice(num_steps)),
                 )
             )
 
@@ -422,27 +119,28 @@ class OffsetEnvRunner(SeededEnvRunner):
         """Ask for the slow results of the steps picked during the sample, in chunks."""
         if self.offset is None:
             return
-        steps = self._picker.chosen(self.offset.correction)
+        steps = self._picker.chosen(
+            self.offset.correction, self.offset.choice, self.offset.held_labels
+        )
         if not steps:
             return
-        num_steps = len(steps[REWARD])
         chunk = self.offset.steps_per_request
-        for first in range(0, num_steps, chunk):
+        for first in range(0, len(steps[REWARD]), chunk):
             part = slice_columns(steps, slice(first, first + chunk))
             self._submit(
                 ReplayRequest(
                     key=self._label_key(_STEPS, first),
                     kind="steps",
                     actions=part[ACTION],
-                    seed=None,
                     states=part[STATE],
                     fast=part,
                 )
             )
 
-    def _label_key(self, *words: int) -> tuple[int, ...]:
-        assert self.offset is not None
-        return (self.offset.version, self.worker_index or 0, self._ordinal, *words)
+    def await_acknowledgements(self) -> None:
+        """Wait until every request is queued, so that the driver's gather misses none."""
+        acknowledgements, self._acknowledgements = self._acknowledgements, []
+        ray.get(acknowledgements)
 
     def corrected_returns(self, seeds: list[int]) -> list[float]:
         """Return of the greedy policy in fast + offset, one episode per seed.
@@ -450,24 +148,60 @@ class OffsetEnvRunner(SeededEnvRunner):
         Counts nowhere and draws from nothing that training draws from.
         """
         returns = dict.fromkeys(range(len(seeds)), 0.0)
-        with _seeded_torch(0):
+        picker, self._picker = self._picker, StepPicker.none()
+        with seeded_torch(0):
             for trajectory in self._roll_out(iter(seeds), None, len(seeds), explore=False):
                 returns[trajectory.ordinal] = float(trajectory.rewards.sum())
+        self._picker = picker
         return list(returns.values())
+
+    def _label_key(self, *words: int) -> tuple[int, ...]:
+        assert self.offset is not None
+        return (self.offset.version, self.worker_index or 0, self._ordinal, *words)
+
+    def _submit(self, request: ReplayRequest) -> None:
+        """Hand a label request to the coordinator, without waiting."""
+        assert self.offset is not None
+        assert self.offset.coordinator is not None
+        if self._allowance is not None:
+            self._allowance -= len(request)
+        self._acknowledgements.append(self.offset.coordinator.submit.remote([request]))
 
     @override(SeededEnvRunner)
     def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
         self._picker = StepPicker.none()
         self._phase = float(rng.random())
-        if self.may_ask_for_labels and self.offset is not None and num_timesteps:
-            quota = share_of(self.offset.num_step_labels, self.worker_index or 0, self.num_workers)
-            self._picker = StepPicker.draw(
-                rng, num_timesteps, quota, self.offset.candidates_per_label
-            )
+        self._num_outside = self._num_seen = 0
+        self._allowance: int | None = None
+        offset = self.offset
+        if offset is None or not self.may_ask_for_labels:
+            return
+        if offset.max_slow_steps is not None:
+            self._allowance = self._share(offset.max_slow_steps)
+        if num_timesteps and offset.num_step_labels:
+            quota = self._share(offset.num_step_labels)
+            self._picker = StepPicker.draw(rng, num_timesteps, quota, offset.candidates_per_label)
+
+    def _share(self, total: int) -> int:
+        return share_of(total, self.worker_index or 0, self.num_workers)
+
+    @override(SeededEnvRunner)
+    def _after_sample(self) -> None:
+        correction = self._correction
+        if correction is not None and correction.predictor is not None and self._num_seen:
+            fraction = self._num_outside / self._num_seen
+            self.metrics.log_value(metrics.OUTSIDE_FRACTION, fraction, window=1)
 
     @property
     def _correction(self) -> OffsetCorrection | None:
         return self.offset.correction if self.offset is not None and self.config.correct else None
+
+    @property
+    def _records_states(self) -> bool:
+        correction = self._correction
+        if correction is None or self.offset is None:
+            return False
+        return correction.layout.needs_state or self.offset.records_states
 
     @override(SeededEnvRunner)
     def _correct_resets(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -476,89 +210,28 @@ class OffsetEnvRunner(SeededEnvRunner):
 
     @override(SeededEnvRunner)
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
-        correction = self._correction
-        needs_state = correction is not None and correction.layout.needs_state
-        if needs_state or self._picker.wants(running):
-            self._states = _get_states(self.env)
-        if needs_state:
+        if self._records_states or self._picker.wants(running):
+            self._states = get_simulator_states(self.env)
+        if self._records_states:
             fast[STATE] = self._states
 
     @override(SeededEnvRunner)
     def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:
-        correction = self._correction
-        resynchronises = correction is not None and correction.layout.resynchronises
-        if resynchronises:
-            fast[NEXT_STATE] = _get_states(self.env)
-        if self._picker.wants(running):
-            self._picker.pick(fast | {STATE: self._states}, running)
+        picks = self._picker.wants(running)
+        next_states = {}
+        if picks or self._records_states:
+            next_states = {NEXT_STATE: get_simulator_states(self.env)}
+        if self._records_states:
+            fast |= next_states
+        if picks:
+            self._picker.pick(fast | {STATE: self._states} | next_states, running)
         self._picker.advance(running)
+        correction = self._correction
         if correction is None:
             return fast
         seen = correction.steps(fast, self._outcome)
-        if resynchronises and correction.predictor is not None:
-            _set_states(self.env, seen[NEXT_STATE], running)
+        self._num_seen += int(running.sum())
+        self._num_outside += int(seen[OUTSIDE][running].sum()) if OUTSIDE in seen else 0
+        if correction.layout.resynchronises and correction.predictor is not None:
+            set_simulator_states(self.env, seen[NEXT_STATE], running)
         return seen
-
-
-def evaluation_seeds(config: Any) -> list[int]:
-    """Return the seeds of an evaluation's episodes; none, if it is measured in steps."""
-    if config.evaluation_duration_unit != "episodes" or config.evaluation_duration == "auto":
-        return []
-    return list(range(EVALUATION_SEED, EVALUATION_SEED + int(config.evaluation_duration)))
-
-
-def registered_env(spec: EnvSpec) -> EnvSpec:
-    """Return the creator behind a name given to ``ray.tune.register_env``, or ``spec`` itself."""
-    if isinstance(spec, str) and _global_registry.contains(ENV_CREATOR, spec):
-        creator: EnvSpec = _global_registry.get(ENV_CREATOR, spec)
-        return creator
-    return spec
-
-
-def falls_on(ordinal: int, fraction: float, phase: float) -> bool:
-    """Tell whether episode ``ordinal`` belongs to an evenly spread ``fraction`` of all episodes.
-
-    Example:
-        >>> [k for k in range(10) if falls_on(k, 0.2, phase=0.5)]
-        [2, 7]
-    """
-    return math.floor((ordinal + 1) * fraction + phase) > math.floor(ordinal * fraction + phase)
-
-
-@contextmanager
-def _seeded_torch(seed: int) -> Iterator[None]:
-    """Seed torch's global generator for a while: RLlib's distributions draw from it.
-
-    On one thread: for a few rows at a time, handing work to a second one costs more than it saves.
-    """
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(seed)
-        yield
-
-
-def _time_limit(env: Any) -> int | None:
-    return env.spec.max_episode_steps if env.spec is not None else None
-
-
-def _fresh_entropy() -> int:
-    return int(np.random.SeedSequence().generate_state(1)[0])
-
-
-def _one_of(env: Any) -> Any:
-    """Return one bare environment of a vector: the first lane, or the native vector itself."""
-    return env.unwrapped.envs[0].unwrapped if hasattr(env.unwrapped, "envs") else env.unwrapped
-
-
-def _get_states(env: Any) -> NDArray[np.float64]:
-    if hasattr(env.unwrapped, "envs"):
-        return np.stack([get_simulator_state(lane) for lane in env.unwrapped.envs])
-    states: NDArray[np.float64] = env.unwrapped.get_simulator_state()
-    return states
-
-
-def _set_states(env: Any, states: NDArray[np.float64], mask: NDArray[np.bool_]) -> None:
-    if not hasattr(env.unwrapped, "envs"):
-        env.unwrapped.set_simulator_state(states, mask)
-        return
-    for lane in np.flatnonzero(mask):
-        set_simulator_state(env.unwrapped.envs[lane], states[lane])

@@ -6,14 +6,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_offset.columns import MEASUREMENT, REWARD, VALID, Columns, slice_columns
+from rllib_offset.columns import ACTION, REWARD, STATE, VALID, Columns, slice_columns
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
-from rllib_offset.pair import EnvPair
 from rllib_offset.predictor import FitResult, OffsetTrainer
 from rllib_offset.replay.requests import ReplayResult
-from rllib_offset.simulator_state import can_get_simulator_state, get_simulator_state
+from rllib_offset.sampling import label_hashes
 
-__all__ = ["OffsetEstimator", "probe_layout"]
+__all__ = ["OffsetEstimator"]
 
 
 class OffsetEstimator:
@@ -43,32 +42,61 @@ class OffsetEstimator:
         self._pessimism = pessimism
         self._reward_range = (np.inf, -np.inf)
         self._num_groups = 0
+        self._held: set[int] = set()
+        self._latest_rewards: list[float] = []
 
     @property
     def has_labels(self) -> bool:
         """Whether there is anything to fit."""
         return self.trainer.buffer.num_train > 0
 
+    @property
+    def held_labels(self) -> NDArray[np.uint64]:
+        """Sorted hashes of the single steps labelled so far, so that none is bought twice."""
+        return np.array(sorted(self._held), np.uint64)
+
     def add(self, results: list[ReplayResult]) -> NDArray[np.float64]:
-        """Take in labels; returns the error on them before they are fitted, one mean per result."""
-        errors = []
-        for result in results:
-            labels = _valid_rows(result)
-            if labels is None:
-                continue
-            slow, fast = labels
-            num_rows = len(slow[REWARD])
-            first, single_steps = self._num_groups, result.request.kind == "steps"
-            groups = first + (np.arange(num_rows) if single_steps else np.zeros(num_rows, int))
-            self._num_groups = int(groups[-1]) + 1
-            fresh = self.trainer.add(
-                self.layout.features(fast), self.layout.offsets(slow, fast), groups
-            )
-            errors.append(float(np.nanmean(fresh)) if np.isfinite(fresh).any() else np.nan)
-            low, high = self._reward_range
-            rewards = slow[REWARD]
-            self._reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
-        return np.asarray(errors)
+        """Take in labels.
+
+        Returns:
+            ``(N,)``, error of the present predictor on each label before it is fitted: root mean
+            square over the targets in units of the offset's own spread; NaN before the first fit.
+        """
+        self._latest_rewards = []
+        errors = [self._add_one(*rows, result) for result in results if (rows := _valid(result))]
+        return np.concatenate(errors) if errors else np.zeros(0)
+
+    def _add_one(self, slow: Columns, fast: Columns, result: ReplayResult) -> NDArray[np.float64]:
+        num_rows = len(slow[REWARD])
+        is_steps = result.request.kind == "steps"
+        groups = self._num_groups + (np.arange(num_rows) if is_steps else np.zeros(num_rows, int))
+        self._num_groups = int(groups[-1]) + 1
+        if is_steps:
+            self._held.update(label_hashes(fast[STATE], fast[ACTION]).tolist())
+        features, offsets = self.layout.features(fast), self.layout.offsets(slow, fast)
+        errors = self._errors(features, offsets)
+        self.trainer.add(features, offsets, groups)
+        low, high = self._reward_range
+        rewards = slow[REWARD]
+        self._reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
+        self._latest_rewards += [float(rewards.min()), float(rewards.max())]
+        return errors
+
+    def _errors(
+        self, features: NDArray[np.float32], offsets: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        if not self.trainer.is_fitted:
+            return np.full(len(features), np.nan)
+        predicted, _ = self.trainer.numpy_predictor().predict(features)
+        weighted = np.nan_to_num(offsets - predicted) * self.trainer.spread_weights
+        return np.asarray(np.linalg.norm(weighted, axis=1), np.float64)
+
+    def drop_stale(self, num_kept: int) -> None:
+        """Forget all labels but the latest ``num_kept``, those of the latest :meth:`add`."""
+        self.trainer.drop_before(self.trainer.buffer.num_added - num_kept)
+        self._held.clear()
+        rewards = self._latest_rewards
+        self._reward_range = (min(rewards, default=np.inf), max(rewards, default=-np.inf))
 
     def fit(self) -> FitResult:
         """Fit the predictor to the labels held."""
@@ -85,6 +113,8 @@ class OffsetEstimator:
             obs_low=self._obs_space.low,
             obs_high=self._obs_space.high,
             pessimism=self._pessimism,
+            spread_weights=self.trainer.spread_weights,
+            flag_threshold=self.trainer.flag_threshold if fitted else np.inf,
         )
 
     def get_state(self) -> dict[str, Any]:
@@ -93,6 +123,7 @@ class OffsetEstimator:
             "trainer": self.trainer.get_state(),
             "reward_range": self._reward_range,
             "num_groups": self._num_groups,
+            "held_labels": self.held_labels,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -101,56 +132,13 @@ class OffsetEstimator:
         low, high = state["reward_range"]
         self._reward_range = (float(low), float(high))
         self._num_groups = int(state["num_groups"])
+        self._held = set(state["held_labels"].tolist())
 
 
-def _valid_rows(result: ReplayResult) -> tuple[Columns, Columns] | None:
+def _valid(result: ReplayResult) -> tuple[Columns, Columns] | None:
     if result.slow is None:
         return None
     valid = result.slow[VALID].astype(bool)
     if not valid.any():
         return None
     return slice_columns(result.slow, valid), slice_columns(result.fast, valid)
-
-
-def probe_layout(
-    pair: EnvPair, inputs: tuple[str, ...], targets: tuple[str, ...]
-) -> tuple[OffsetLayout, spaces.Box]:
-    """Look at the fast simulator, one reset and one step, for the widths of everything.
-
-    Returns:
-        The layout, and the slow environment's observation space.
-
-    Raises:
-        ValueError: If the two environments' spaces differ.
-    """
-    fast, slow = pair.make_fast(), pair.make_slow()
-    try:
-        for name in ("observation_space", "action_space"):
-            _check_alike(name, getattr(fast, name), getattr(slow, name))
-        fast.reset(seed=0)
-        fast.action_space.seed(0)
-        *_, info = fast.step(fast.action_space.sample())
-        measured = MEASUREMENT in info and hasattr(fast.unwrapped, "outcome")
-        layout = OffsetLayout(
-            inputs,
-            targets,
-            obs_dim=spaces.flatdim(fast.observation_space),
-            action_space=fast.action_space,
-            state_dim=len(get_simulator_state(fast)) if can_get_simulator_state(fast) else 0,
-            measurement_dim=np.size(info[MEASUREMENT]) if measured else 0,
-        )
-        assert isinstance(slow.observation_space, spaces.Box)  # `make_env` flattens
-        return layout, slow.observation_space
-    finally:
-        fast.close()  # type: ignore[no-untyped-call]
-        slow.close()  # type: ignore[no-untyped-call]
-
-
-def _check_alike(name: str, fast: spaces.Space[Any], slow: spaces.Space[Any]) -> None:
-    alike = type(fast) is type(slow) and fast.shape == slow.shape
-    if alike and not isinstance(fast, spaces.Box):
-        alike = fast == slow
-    if not alike:
-        raise ValueError(
-            f"fast and slow must have the same {name}, got {fast} and {slow}; wrap one of them"
-        )

@@ -3,14 +3,16 @@
 Numbers in, a decision out.  Knows neither Ray nor environments.
 """
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-__all__ = ["LabelPlan", "LabelSchedule", "ReplayFraction", "StepTrickle"]
+__all__ = ["FreezeBelow", "LabelPlan", "LabelSchedule", "ReplayFraction", "StepTrickle"]
 
 
 @dataclass(frozen=True)
@@ -21,28 +23,40 @@ class LabelPlan:
         replay_fraction: Share of the trajectories to replay whole, in [0, 1].
         num_step_labels: Single steps to label.
         refits: Whether the predictor is fitted to what comes back.
+        probes: Whether something checks the predictor, now or in a later iteration.
     """
 
     replay_fraction: float = 0.0
     num_step_labels: int = 0
     refits: bool = True
+    probes: bool = True
 
 
 class LabelSchedule(ABC):
     """Decides, iteration by iteration, which labels to buy."""
 
-    def observe(self, fresh_errors: NDArray[np.float64], iteration: int) -> None:  # noqa: B027
-        """Take note of the errors on fresh labels, measured before they were fitted."""
+    is_frozen: bool = False
 
     @abstractmethod
     def plan(self, iteration: int) -> LabelPlan:
         """Return what iteration number ``iteration`` (from 0) buys."""
 
+    def observe(self, errors: ArrayLike) -> bool:
+        """Take note of the errors on fresh labels, measured before they were fitted.
+
+        Args:
+            errors: ``(N,)``, in units of the offset's own spread.
+
+        Returns:
+            Whether the labels bought before these are stale and must be dropped.
+        """
+        return False
+
     def get_state(self) -> dict[str, Any]:
         """Return what a resumed schedule must know."""
         return {}
 
-    def set_state(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: B027 (most have none)
         """Resume from :meth:`get_state`."""
 
 
@@ -58,15 +72,114 @@ class ReplayFraction(LabelSchedule):
 
     def plan(self, iteration: int) -> LabelPlan:
         """Return the share of trajectories to replay."""
-        return LabelPlan(replay_fraction=self.first_fraction if iteration == 0 else self.fraction)
+        fraction = self.first_fraction if iteration == 0 else self.fraction
+        return LabelPlan(replay_fraction=fraction, probes=self.fraction > 0)
 
 
 @dataclass
 class StepTrickle(LabelSchedule):
-    """Sample level: some labels from the steps the policy visits, every iteration."""
+    """Sample level: some labels from the steps the policy visits, every iteration.
 
-    per_iteration: int
+    A number below one buys a label every so many iterations.
+    """
+
+    per_iteration: float
 
     def plan(self, iteration: int) -> LabelPlan:
         """Return the number of steps to label."""
-        return LabelPlan(num_step_labels=self.per_iteration)
+        due = math.floor((iteration + 1) * self.per_iteration)
+        before = math.floor(iteration * self.per_iteration)
+        return LabelPlan(num_step_labels=due - before, probes=self.per_iteration > 0)
+
+
+@dataclass
+class FreezeBelow(LabelSchedule):
+    """Buy labels in proportion to the error, stop when it is small, probe, and start again.
+
+    While learning, an iteration buys ``gain * error / tolerance`` labels, within bounds.  Once the
+    error on the latest ``window`` fresh labels is below ``tolerance``, labelling and fitting stop.
+    Frozen, a few probe labels are bought every ``probe_interval`` iterations; an error above
+    ``unfreeze_factor * tolerance`` means that the slow simulator has moved, or that the policy went
+    where nothing was labelled: older labels are dropped and a burst is bought.
+
+    Errors are root mean squares in units of the offset's own spread.
+
+    Args:
+        tolerance: Error below which labelling stops.
+        window: Fresh labels that it is measured on.
+        gain: Labels per iteration at an error equal to the tolerance.
+        min_labels: Fewest labels of an iteration while learning.
+        max_labels: Most labels of an iteration while learning.
+        probe_interval: Iterations between probes while frozen.
+        probe_labels: Labels per probe.
+        unfreeze_factor: Probe error, in tolerances, that starts the labelling again.
+        burst_labels: Labels bought after that.
+        burst_per_iteration: How many of them in one iteration.
+    """
+
+    tolerance: float
+    window: int = 30
+    gain: float = 4.0
+    min_labels: int = 1
+    max_labels: int = 20
+    probe_interval: int = 10
+    probe_labels: int = 4
+    unfreeze_factor: float = 3.0
+    burst_labels: int = 200
+    burst_per_iteration: int = 40
+    is_frozen: bool = field(default=False, init=False)
+    _errors: list[float] = field(default_factory=list, init=False)
+    _burst_left: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.tolerance <= 0:
+            raise ValueError(f"`tolerance` must be > 0, got {self.tolerance}")
+
+    def plan(self, iteration: int) -> LabelPlan:
+        """Return the number of steps to label."""
+        if self._burst_left:
+            return LabelPlan(num_step_labels=min(self.burst_per_iteration, self._burst_left))
+        if self.is_frozen:
+            is_due = iteration % self.probe_interval == 0
+            return LabelPlan(num_step_labels=self.probe_labels if is_due else 0, refits=False)
+        recent = self._errors[-self.window :]
+        wanted = self.gain * _rms(recent) / self.tolerance if recent else self.max_labels
+        return LabelPlan(
+            num_step_labels=int(np.clip(math.ceil(wanted), self.min_labels, self.max_labels))
+        )
+
+    def observe(self, errors: ArrayLike) -> bool:
+        """Freeze, unfreeze or go on."""
+        fresh = [float(error) for error in np.ravel(errors) if np.isfinite(error)]
+        if not fresh:
+            return False
+        self._errors = (self._errors + fresh)[-10 * self.window :]
+        if self._burst_left:
+            self._burst_left = max(0, self._burst_left - len(fresh))
+            return False
+        if self.is_frozen:
+            has_moved = _rms(fresh) > self.unfreeze_factor * self.tolerance
+            if has_moved:
+                self.is_frozen, self._burst_left, self._errors = False, self.burst_labels, fresh
+            return has_moved
+        recent = self._errors[-self.window :]
+        self.is_frozen = len(recent) == self.window and _rms(recent) < self.tolerance
+        return False
+
+    def get_state(self) -> dict[str, Any]:
+        """Return errors, burst and whether it is frozen."""
+        return {
+            "errors": list(self._errors),
+            "burst_left": self._burst_left,
+            "is_frozen": self.is_frozen,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Resume from :meth:`get_state`."""
+        self._errors = list(state["errors"])
+        self._burst_left = int(state["burst_left"])
+        self.is_frozen = bool(state["is_frozen"])
+
+
+def _rms(errors: Sequence[float]) -> float:
+    return math.sqrt(sum(error * error for error in errors) / len(errors))

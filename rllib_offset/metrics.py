@@ -7,7 +7,7 @@ Nested keys are tuples, as RLlib's ``MetricsLogger`` takes them; TensorBoard joi
 OFFSET = "offset"
 LOSS = "loss"
 HOLDOUT_MAE = "holdout_mae"
-FRESH_MAE = "fresh_mae"  # error on new labels, before they are fitted
+FRESH_ERROR = "fresh_error"  # on new labels before they are fitted, relative to the offset's spread
 ENSEMBLE_STD = "ensemble_std"
 COVERAGE = "coverage"
 DIVERGENCE = "divergence"

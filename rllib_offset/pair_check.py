@@ -35,6 +35,7 @@ from rllib_offset.simulator_state import (
     can_set_simulator_state,
     get_simulator_state,
     simulator_state_space,
+    state_divergence,
 )
 
 __all__ = ["check_pair"]
@@ -259,7 +260,7 @@ class _Check:
         of_fast = np.concatenate([f[name][:n] for f, n in zip(fast, lengths, strict=True)])
         env = self.envs["slow"]
         space = simulator_state_space(env) if has_states else env.observation_space
-        self.divergence = _divergence(of_slow, of_fast, space)
+        self.divergence = state_divergence(of_slow, of_fast, space)
         if self.divergence < _SAME_DYNAMICS:
             self.dynamics = "same"
             self._claim("dynamics", True, "replayed actions lead both through the same states")
@@ -326,13 +327,3 @@ def _differing(a: NDArray[Any], b: NDArray[Any]) -> list[int]:
 def _parts(name: str, components: list[int]) -> str:
     shown = ", ".join(f"{name}[{i}]" for i in components[:5])
     return shown + (f" and {len(components) - 5} more" if len(components) > 5 else "")
-
-
-def _divergence(slow: NDArray[Any], fast: NDArray[Any], space: spaces.Space[Any] | None) -> float:
-    """Mean over steps of the largest difference, each component divided by its range."""
-    both = np.concatenate([slow, fast])
-    width = np.asarray(both.max(axis=0) - both.min(axis=0), np.float64)
-    if isinstance(space, spaces.Box) and space.shape == width.shape:
-        width = np.where(space.bounded_below & space.bounded_above, space.high - space.low, width)
-    width[width == 0] = 1.0
-    return float(np.mean(np.max(np.abs(slow - fast) / width, axis=1)))

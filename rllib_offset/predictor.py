@@ -366,6 +366,17 @@ class OffsetTrainer:
         _, spread = self._numpy.predict(inputs)
         return np.asarray(self.conformal_scale * self._at_least_floor(spread), np.float64)
 
+    @property
+    def spread_weights(self) -> Float64Array:
+        """Weights ``(K,)`` such that the norm of a weighted spread is the relative spread.
+
+        The relative spread is the root mean square over the targets, those that never were
+        anything but zero left out, of spread over target scale.
+        """
+        active = self._target_is_active
+        scale = self.predictor.output_scale.numpy().astype(np.float64) * math.sqrt(active.sum())
+        return np.divide(1.0, scale, out=np.zeros_like(scale), where=active)
+
     def is_outside(self, inputs: ArrayLike) -> BoolArray:
         """Return which rows lie outside of the labelled region: ``(B, D) -> (B,)``.
 
@@ -471,10 +482,7 @@ class OffsetTrainer:
 
     def _relative_spread(self, spread: Float32Array) -> Float32Array:
         """Root mean square over the active targets of spread over scale: ``(B, K) -> (B,)``."""
-        if not self._target_is_active.any():
-            return np.zeros(len(spread), np.float32)
-        relative = (spread / self.predictor.output_scale.numpy())[:, self._target_is_active]
-        return np.asarray(np.sqrt(np.square(relative).mean(axis=1)))
+        return np.asarray(np.linalg.norm(spread * self.spread_weights, axis=1), np.float32)
 
     def _forget_recent_errors(self) -> None:
         shape = (0, self.buffer.output_dim)

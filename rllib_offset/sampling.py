@@ -3,7 +3,9 @@
 NumPy only; the environment runners drive it.
 """
 
+import math
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,14 @@ from rllib_offset.columns import (
     OBS,
     PREV_OBS,
     REWARD,
+    STATE,
     Columns,
     concat_columns,
     slice_columns,
 )
 from rllib_offset.correction import OffsetCorrection
 
-__all__ = ["Recorder", "StepPicker", "Trajectory", "share_of"]
+__all__ = ["Recorder", "StepPicker", "Trajectory", "falls_on", "label_hashes", "share_of"]
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,23 @@ class Recorder:
 class StepPicker:
     """Picks single steps for labelling while a sample runs.
 
-    Slots are drawn before the sample; with more candidates than labels, the ones the ensemble is
-    least sure of are kept.
+    Slots are drawn before the sample, more of them than labels are bought; afterwards the most
+    useful ones are kept, and none that is labelled already.
+
+    Args:
+        slots: Which steps of the sample to look at, increasing.
+        ranks: The slots' places in the draw, which decide among equally useful ones.
+        quota: Labels to buy.
     """
 
-    def __init__(self, slots: NDArray[np.int64], quota: int) -> None:
-        self._slots, self._quota, self._seen = slots, quota, 0
+    def __init__(self, slots: NDArray[np.int64], ranks: NDArray[np.int64], quota: int) -> None:
+        self._slots, self._ranks, self._quota, self._seen = slots, ranks, quota, 0
         self._picked: list[Columns] = []
 
     @classmethod
     def none(cls) -> "StepPicker":
         """Return a picker that picks nothing."""
-        return cls(np.zeros(0, np.int64), 0)
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
 
     @classmethod
     def draw(
@@ -108,7 +116,9 @@ class StepPicker:
     ) -> "StepPicker":
         """Draw which of the next ``num_timesteps`` steps to look at."""
         count = min(num_timesteps, quota * candidates_per_label)
-        return cls(np.sort(rng.choice(num_timesteps, count, replace=False)), quota)
+        drawn = rng.choice(num_timesteps, count, replace=False)
+        ranks = np.argsort(drawn)
+        return cls(drawn[ranks], ranks, min(quota, num_timesteps))
 
     def _slots_within(self, running: NDArray[np.bool_]) -> NDArray[np.int64]:
         first, last = np.searchsorted(self._slots, (self._seen, self._seen + running.sum()))
@@ -116,7 +126,7 @@ class StepPicker:
 
     def wants(self, running: NDArray[np.bool_]) -> bool:
         """Tell whether one of the steps that the running lanes take now is to be picked."""
-        return bool(self._slots_within(running).size)
+        return bool(self._slots.size) and bool(self._slots_within(running).size)
 
     def pick(self, fast: Columns, running: NDArray[np.bool_]) -> None:
         """Keep the rows of ``fast`` (one per lane) whose turn it is."""
@@ -125,20 +135,54 @@ class StepPicker:
 
     def advance(self, running: NDArray[np.bool_]) -> None:
         """Count the steps that the running lanes took."""
-        self._seen += int(running.sum())
+        if self._slots.size:
+            self._seen += int(running.sum())
 
-    def chosen(self, correction: OffsetCorrection | None) -> Columns:
-        """Return the steps to label, in the order they were taken."""
+    def chosen(
+        self,
+        correction: OffsetCorrection,
+        choice: str = "uniform",
+        held_labels: NDArray[np.uint64] | None = None,
+    ) -> Columns:
+        """Return the steps to label, in the order they were taken.
+
+        Args:
+            correction: Tells which steps are outside of the labelled region, and the spread.
+            choice: ``"uniform"`` or ``"uncertain"``.
+            held_labels: Sorted hashes (:func:`label_hashes`) of steps labelled already.
+        """
         if not self._picked:
             return {}
         columns = concat_columns(self._picked)
-        num_picked = len(columns[REWARD])
-        if num_picked > self._quota and correction is not None and correction.predictor is not None:
-            _, std = correction.predictor.predict(correction.layout.features(columns))
-            most_uncertain = np.argsort(-std.mean(axis=1), kind="stable")
-        else:
-            most_uncertain = np.arange(num_picked)
-        return slice_columns(columns, np.sort(most_uncertain[: self._quota]))
+        ranks = self._ranks[: len(columns[REWARD])]
+        hashes = label_hashes(columns[STATE], columns[ACTION])
+        is_new = np.zeros(len(ranks), bool)
+        is_new[np.unique(hashes, return_index=True)[1]] = True
+        if held_labels is not None and len(held_labels):
+            is_new &= ~np.isin(hashes, held_labels)
+        spread = correction.relative_spread(columns)
+        is_inside = spread <= correction.flag_threshold
+        uncertainty = -spread if choice == "uncertain" else np.zeros(len(ranks))
+        order = np.lexsort((ranks, uncertainty, is_inside, ~is_new))
+        num_labels = min(self._quota, int(is_new.sum()))
+        return slice_columns(columns, np.sort(order[:num_labels]))
+
+
+def label_hashes(states: NDArray[Any], actions: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return a hash of each (state, action), ``(N,)``; equal for equal bits only."""
+    rows = zip(states, actions, strict=True)
+    digests = [blake2b(s.tobytes() + a.tobytes(), digest_size=8).digest() for s, a in rows]
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def falls_on(ordinal: int, fraction: float, phase: float) -> bool:
+    """Tell whether episode ``ordinal`` belongs to an evenly spread ``fraction`` of all episodes.
+
+    Example:
+        >>> [k for k in range(10) if falls_on(k, 0.2, phase=0.5)]
+        [2, 7]
+    """
+    return math.floor((ordinal + 1) * fraction + phase) > math.floor(ordinal * fraction + phase)
 
 
 def share_of(total: int, worker_index: int, num_workers: int) -> int:

@@ -22,8 +22,11 @@ __all__ = [
     "can_get_simulator_state",
     "can_set_simulator_state",
     "get_simulator_state",
+    "get_simulator_states",
     "set_simulator_state",
+    "set_simulator_states",
     "simulator_state_space",
+    "state_divergence",
 ]
 
 AnyEnv = gym.Env[Any, Any]
@@ -78,6 +81,41 @@ def simulator_state_space(env: AnyEnv) -> spaces.Box | None:
     """
     space = getattr(_adapter(env), "simulator_state_space", None)
     return space if isinstance(space, spaces.Box) else None
+
+
+def get_simulator_states(env: Any) -> NDArray[np.float64]:
+    """Return the states of all lanes of a vector environment, ``(lanes, S)``."""
+    if hasattr(env.unwrapped, "envs"):
+        return np.stack([get_simulator_state(lane) for lane in env.unwrapped.envs])
+    states: NDArray[np.float64] = env.unwrapped.get_simulator_state()
+    return states
+
+
+def set_simulator_states(env: Any, states: NDArray[Any], lanes: NDArray[np.bool_]) -> None:
+    """Put the lanes in the mask ``lanes`` into their rows of ``states``, ``(lanes, S)``."""
+    if hasattr(env.unwrapped, "envs"):
+        for lane in np.flatnonzero(lanes):
+            set_simulator_state(env.unwrapped.envs[lane], states[lane])
+    else:
+        env.unwrapped.set_simulator_state(states, lanes)
+
+
+def state_divergence(
+    slow: NDArray[Any], fast: NDArray[Any], space: spaces.Space[Any] | None
+) -> float:
+    """Return the mean over steps of the largest difference, each component divided by its range.
+
+    Args:
+        slow: ``(N, S)``, states that the slow simulator reached.
+        fast: ``(N, S)``, states that the fast one reached.
+        space: Gives the range of bounded components; of the others it is the one seen.
+    """
+    both = np.concatenate([slow, fast])
+    width = np.asarray(both.max(axis=0) - both.min(axis=0), np.float64)
+    if isinstance(space, spaces.Box) and space.shape == width.shape:
+        width = np.where(space.bounded_below & space.bounded_above, space.high - space.low, width)
+    width[width == 0] = 1.0
+    return float(np.mean(np.max(np.abs(slow - fast) / width, axis=1)))
 
 
 class _Adapter(Protocol):

@@ -25,6 +25,7 @@ def small(config: Any, *, fast: str = FAST, slow: str = SLOW, workers: int = 0) 
         config.slow_simulator(env=slow, env_config=SHORT, num_replay_workers=workers)
         config.slow_simulator(num_cpus_per_replay_worker=0.25)
         config.offset(initial_steps=20, steps_per_iteration=4, ensemble_size=2)
+        config.labels(level="trajectory", replay_fraction=1)
     if isinstance(config, OffsetPPOConfig):
         config.training(minibatch_size=50, num_epochs=2)
     return config

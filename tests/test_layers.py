@@ -11,9 +11,18 @@ PACKAGE = Path(rllib_offset.__file__).parent
 
 FLOORS = (
     {"columns", "config_keys", "errors", "metrics", "timing"},
-    {"envs", "numpy_predictor", "pair", "paired_data", "simulator_state", "store"},
+    {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"},
     {"correction", "fidelity", "predictor", "sampling"},
-    {"env_runner", "estimator", "learner", "ledger", "pair_check", "replay"},
+    {
+        "env_runner",
+        "seeded_env_runner",
+        "estimator",
+        "initial_labels",
+        "learner",
+        "ledger",
+        "pair_check",
+        "replay",
+    },
     {"a2c", "algorithm", "callbacks", "config"},
     {"cli", "figures", "report", "reporting"},
 )

@@ -1,0 +1,31 @@
+"""Turn a slow replay that went its own way into one-step labels, without another slow step."""
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+
+from rllib_offset.columns import ACTION, STATE
+from rllib_offset.replay.requests import ReplayRequest, ReplayResult
+from rllib_offset.replay.worker import replay
+
+__all__ = ["resynchronised"]
+
+
+def resynchronised(result: ReplayResult, fast_env: gym.Env[Any, Any]) -> ReplayResult:
+    """Step the fast simulator from every state that the slow one was in.
+
+    Args:
+        result: A replay whose slow columns hold the states.
+        fast_env: A fast simulator that can be put into a state.
+
+    Returns:
+        The same slow results, beside what the fast simulator makes of the same states and actions.
+    """
+    if result.slow is None or result.request.kind == "resync":
+        return result
+    actions, states = result.request.actions[result.index], result.slow[STATE]
+    request = ReplayRequest(result.request.key, "steps", actions, states=states)
+    fast = replay(request, fast_env).slow
+    assert fast is not None  # a fast simulator that can be put anywhere answers everywhere
+    return replace(result, fast=fast | {ACTION: actions, STATE: states})

@@ -1,0 +1,358 @@
+"""Vectorised sampling of complete episodes, each seeded, so that each can be replayed.
+
+A sample is a pure function of (weights, runner index): every random draw comes from one seed
+sequence, and global generators are left as they were found.  Hooks let a subclass see and change
+each step; :mod:`rllib_offset.env_runner` corrects it.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from ray.rllib.core.columns import Columns as ModuleColumns
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rllib_offset import metrics
+from rllib_offset.columns import (
+    ACTION,
+    MEASUREMENT,
+    OBS,
+    PREV_OBS,
+    REWARD,
+    TERMINATED,
+    TIME,
+    Columns,
+)
+from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
+from rllib_offset.predictor import one_thread
+from rllib_offset.sampling import Recorder, Trajectory
+
+__all__ = [
+    "EVALUATION_SEED",
+    "SeededEnvRunner",
+    "evaluation_seeds",
+    "one_of",
+    "registered_env",
+    "seeded_torch",
+]
+
+EVALUATION_SEED = (
+    10_000  # episode k of an evaluation starts from this seed plus k, whatever is evaluated
+)
+
+
+class SeededEnvRunner(SingleAgentEnvRunner):
+    """RLlib environment runner that samples complete, individually seeded episodes.
+
+    Lanes run side by side and are stepped together; a lane whose episode has ended starts another
+    while the sample wants more, and rests otherwise.  Episodes end only by themselves, so every one
+    can be replayed from its seed and its actions.  Differs from RLlib's runner in that connectors
+    between environment and module are not applied (``validate()`` of the algorithms refuses them),
+    and ``on_episode_start`` and ``on_episode_step`` are not called: an episode object is built
+    once, when the episode has ended.
+    """
+
+    env: Any
+
+    @override(SingleAgentEnvRunner)
+    def make_env(self) -> None:
+        if self.env is not None:
+            self.env.close()
+        spec = registered_env(self.config.env)
+        self.num_envs = self.config.num_envs_per_env_runner
+        self.env = make_vector_env(spec, dict(self.config.env_config), self.num_envs)
+        self.env.reset(seed=list(range(self.num_envs)))
+        self._horizon = _time_limit(self.env)
+        self._ended: Trajectory | None = None
+        self._ordinal = 0
+        self._sampled_version: int | None = None
+        self._entropy = self.config.seed if self.config.seed is not None else _fresh_entropy()
+
+    @override(SingleAgentEnvRunner)
+    def make_module(self) -> None:
+        super().make_module()
+        if self.module is not None:
+            self.module.eval()
+
+    @override(EnvRunner)
+    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+        """Sample complete episodes; by default this runner's share of a training batch."""
+        if kwargs.get("num_timesteps") is None and kwargs.get("num_episodes") is None:
+            share = self.config.total_train_batch_size / max(1, self.config.num_env_runners)
+            kwargs["num_timesteps"] = math.ceil(share)
+        episodes: list[SingleAgentEpisode] = super().sample(**kwargs)
+        return episodes
+
+    @override(SingleAgentEnvRunner)
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
+        episodes = []
+        rng = self._sample_generator()
+        self._before_sample(num_timesteps, rng)
+        with seeded_torch(int(rng.integers(2**31))):
+            for trajectory in self._roll_out(
+                self._episode_seeds(rng), num_timesteps, num_episodes, explore, random_actions
+            ):
+                episodes.append(self._to_episode(trajectory))
+                self._end_episode(episodes[-1], trajectory)
+        self._after_sample()
+        num_steps = sum(len(episode) for episode in episodes)
+        self._done_episodes_for_metrics.extend(episodes)
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=num_steps)
+        self._increase_sampled_metrics(num_steps, len(episodes))
+        return episodes
+
+    # --- hooks ---
+
+    def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
+        """Prepare a sample."""
+
+    def _after_sample(self) -> None:
+        """Finish a sample."""
+
+    def _correct_resets(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the agent sees of reset observations, ``(B, D)``."""
+        return obs
+
+    def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:
+        """Return what the agent sees of steps: columns obs, reward, terminated."""
+        return fast
+
+    def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
+        """Look at the simulators before a step; ``fast`` has observations and actions."""
+
+    def _end_episode(self, episode: SingleAgentEpisode, trajectory: Trajectory) -> None:
+        self._ended = trajectory
+        self._ongoing_episodes[trajectory.lane] = episode
+        self._make_on_episode_callback("on_episode_end", trajectory.lane, self._ongoing_episodes)
+
+    def reference_returns(self, seeds: list[int]) -> tuple[Any, Any] | None:
+        """Return the environment's random and optimal return per seed, if it knows them."""
+        known = getattr(one_of(self.env), "reference_returns", None)
+        return None if known is None else known(seeds)
+
+    # --- seeds ---
+
+    def _seed_sequence(self, *words: int) -> np.random.SeedSequence:
+        index = self.worker_index or 0
+        return np.random.SeedSequence(
+            [self._entropy, index, int(self.config.in_evaluation), self._weights_seq_no, *words]
+        )
+
+    def _sample_generator(self) -> np.random.Generator:
+        if self._sampled_version != self._weights_seq_no:
+            self._sampled_version, self._ordinal = self._weights_seq_no, 0
+        self._ordinal += 1
+        return np.random.default_rng(self._seed_sequence(self._ordinal))
+
+    def _episode_seeds(self, rng: np.random.Generator) -> Iterator[int]:
+        if self.config.in_evaluation:  # the same episodes every time, shared out over the runners
+            first, stride = max(0, (self.worker_index or 0) - 1), max(1, self.num_workers)
+            while True:
+                yield EVALUATION_SEED + first
+                first += stride
+        while True:
+            yield int(rng.integers(2**31))
+
+    # --- the loop ---
+
+    def _roll_out(
+        self,
+        seeds: Iterator[int],
+        num_timesteps: int | None,
+        num_episodes: int | None,
+        explore: bool,
+        random_actions: bool = False,
+    ) -> Iterator[Trajectory]:
+        """Run episodes until enough have been started, and yield each as soon as it has ended."""
+        env, lanes = self.env, self.num_envs
+        recorder = Recorder(lanes, self._horizon or 128)
+        running = np.zeros(lanes, bool)
+        started_at, seed_of, ordinal_of = (np.zeros(lanes, np.int64) for _ in range(3))
+        obs: NDArray[Any] = np.zeros(
+            (lanes, spaces.flatdim(env.single_observation_space)), np.float32
+        )
+        fast_obs = obs.copy()
+        num_started = num_steps = tick = 0
+        while True:
+            if num_episodes is not None:
+                wanted = num_episodes - num_started
+            else:
+                wanted = lanes if num_steps < (num_timesteps or 0) else 0
+            starting = np.flatnonzero(~running)[:wanted]
+            if starting.size:
+                seed_of[starting] = [next(seeds) for _ in starting]
+                ordinal_of[starting] = num_started + np.arange(starting.size)
+                started_at[starting] = tick
+                num_started += starting.size
+                running[starting] = True
+                mask = np.zeros(lanes, bool)
+                mask[starting] = True
+                resets, _ = env.reset(seed=seed_of.tolist(), options={"reset_mask": mask})
+                fast_obs[starting] = resets[starting]
+                obs[starting] = self._correct_resets(fast_obs[starting])
+            if not running.any():
+                return
+            actions, env_actions, outputs = self._act(obs, explore, random_actions)
+            fast: Columns = {
+                PREV_OBS: fast_obs,
+                ACTION: env_actions,
+                TIME: (tick + 1 - started_at).astype(np.float32),
+            }
+            self._before_step(fast, running)
+            if isinstance(env, LaneVectorEnv):
+                env.keep_running(running)
+            raw_obs, rewards, terminated, truncated, infos = env.step(env_actions)
+            fast |= {OBS: raw_obs, REWARD: rewards.astype(np.float32), TERMINATED: terminated}
+            if MEASUREMENT in infos:
+                fast[MEASUREMENT] = np.stack(list(infos[MEASUREMENT]))
+            seen = self._correct_steps(fast, running)
+            recorder.put(
+                tick,
+                fast=fast,
+                seen={PREV_OBS: obs, OBS: seen[OBS], REWARD: seen[REWARD], ACTION: actions},
+                outputs=outputs,
+            )
+            num_steps += int(running.sum())
+            tick += 1
+            obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
+            ended = running & (seen[TERMINATED] | truncated)
+            for lane in np.flatnonzero(ended):
+                yield recorder.trajectory(
+                    lane=int(lane),
+                    steps=slice(int(started_at[lane]), tick),
+                    seed=int(seed_of[lane]),
+                    ordinal=int(ordinal_of[lane]),
+                    terminated=bool(seen[TERMINATED][lane]),
+                    truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
+                )
+            running &= ~ended
+
+    @torch.inference_mode()
+    def _act(
+        self, obs: NDArray[np.float32], explore: bool, random_actions: bool
+    ) -> tuple[NDArray[Any], NDArray[Any], Columns]:
+        """Return the policy's actions, the environment's, and what the Learner needs besides."""
+        if random_actions or self.module is None:
+            draws = torch.randint(2**31, (1,))
+            self.env.action_space.seed(int(draws))
+            actions = self.env.action_space.sample()
+            return actions, actions, {}
+        module = self.module
+        batch = {ModuleColumns.OBS: torch.as_tensor(obs, device=self._device)}
+        forward = module._forward_exploration if explore else module._forward_inference
+        outputs = forward(batch)
+        kept: dict[str, torch.Tensor] = {}
+        if ModuleColumns.ACTIONS in outputs:
+            actions = outputs[ModuleColumns.ACTIONS]
+        else:
+            inputs = outputs[ModuleColumns.ACTION_DIST_INPUTS]
+            if explore:
+                distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
+            else:
+                cls = module.get_inference_action_dist_cls()
+                distribution = cls.from_logits(inputs).to_deterministic()
+            actions = distribution.sample()
+            kept[ModuleColumns.ACTION_DIST_INPUTS] = inputs
+            if explore:
+                kept[ModuleColumns.ACTION_LOGP] = distribution.logp(actions)
+        policy_actions = actions.cpu().numpy()
+        arrays = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
+        return policy_actions, self._to_env_actions(policy_actions), arrays
+
+    def _to_env_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+        space = self.env.single_action_space
+        if isinstance(space, spaces.Box):
+            if self.config.normalize_actions:
+                actions = unsquash_action(actions, space)
+            elif self.config.clip_actions:
+                actions = clip_action(actions, space)
+        return np.asarray(actions, dtype=space.dtype)
+
+    def _to_episode(self, trajectory: Trajectory) -> SingleAgentEpisode:
+        steps = len(trajectory.rewards)
+        key = (self.worker_index or 0, self._ordinal, trajectory.ordinal)
+        episode = SingleAgentEpisode(
+            id_="-".join(map(str, (self._weights_seq_no, *key, trajectory.seed))),
+            observations=trajectory.obs,
+            actions=trajectory.actions,
+            rewards=trajectory.rewards,
+            infos=[{}] * (steps + 1),
+            extra_model_outputs={
+                **trajectory.outputs,
+                WEIGHTS_SEQ_NO: np.full(steps, self._weights_seq_no),
+            },
+            terminated=trajectory.terminated,
+            truncated=trajectory.truncated,
+            observation_space=self.env.single_observation_space,
+            action_space=self.env.single_action_space,
+            t_started=0,
+            len_lookback_buffer=0,
+        )
+        episode.custom_data.update(
+            seed=trajectory.seed,
+            env_actions=trajectory.fast[ACTION],
+            fast_obs=trajectory.fast[OBS],
+            fast_rewards=trajectory.fast[REWARD],
+        )
+        self.metrics.log_value(
+            metrics.FAST_EPISODE_RETURN_MEAN, float(trajectory.fast[REWARD].sum()), window=100
+        )
+        return episode
+
+
+def evaluation_seeds(config: Any) -> list[int]:
+    """Return the seeds of an evaluation's episodes; none, if it is measured in steps."""
+    if config.evaluation_duration_unit != "episodes" or config.evaluation_duration == "auto":
+        return []
+    return list(range(EVALUATION_SEED, EVALUATION_SEED + int(config.evaluation_duration)))
+
+
+def registered_env(spec: EnvSpec) -> EnvSpec:
+    """Return the creator behind a name given to ``ray.tune.register_env``, or ``spec`` itself."""
+    if isinstance(spec, str) and _global_registry.contains(ENV_CREATOR, spec):
+        creator: EnvSpec = _global_registry.get(ENV_CREATOR, spec)
+        return creator
+    return spec
+
+
+@contextmanager
+def seeded_torch(seed: int) -> Iterator[None]:
+    """Seed torch's global generator for a while: RLlib's distributions draw from it.
+
+    On one thread: for a few rows at a time, handing work to a second one costs more than it saves.
+    """
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(seed)
+        yield
+
+
+def _time_limit(env: Any) -> int | None:
+    return env.spec.max_episode_steps if env.spec is not None else None
+
+
+def _fresh_entropy() -> int:
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def one_of(env: Any) -> Any:
+    """Return one bare environment of a vector: the first lane, or the native vector itself."""
+    return env.unwrapped.envs[0].unwrapped if hasattr(env.unwrapped, "envs") else env.unwrapped
