@@ -16,16 +16,18 @@ def resynchronised(result: ReplayResult, fast_env: gym.Env[Any, Any]) -> ReplayR
     """Step the fast simulator from every state that the slow one was in.
 
     Args:
-        result: A replay whose slow columns hold the states.
+        result: A replay whose slow columns hold the states; single steps and resynchronised replays
+            are returned as they are.
         fast_env: A fast simulator that can be put into a state.
 
     Returns:
         The same slow results, beside what the fast simulator makes of the same states and actions.
     """
-    if result.slow is None or result.request.kind == "resync":
+    if result.slow is None or result.request.kind != "trajectory":
         return result
     actions, states = result.request.actions[result.index], result.slow[STATE]
-    request = ReplayRequest(result.request.key, "steps", actions, states=states)
+    carried = {ACTION: actions}  # fast columns of its own: there is nothing else to step
+    request = ReplayRequest(result.request.key, "steps", actions, states=states, fast=carried)
     fast = replay(request, fast_env).slow
     assert fast is not None  # a fast simulator that can be put anywhere answers everywhere
     return replace(result, fast=fast | {ACTION: actions, STATE: states})
