@@ -8,6 +8,7 @@ slow id                                        fast partner
 ``rllib_offset/RuggedPointMass-v0``            ``rllib_offset/RewardOffsetRuggedPointMass-v0``
 ``rllib_offset/DriftPointMass-v0``             ``rllib_offset/RewardOffsetPointMass-v0``
 ``rllib_offset/DampedPendulum-v0``             ``rllib_offset/Pendulum-v0``
+``rllib_offset/OpAmpExtracted-v0``             ``OpAmpHand``, ``OpAmpSchematic`` (needs ngspice)
 =============================================  ==================================================
 
 Where another process builds the environment, give it ``"rllib_offset.envs:<id>"``, so that it
@@ -35,8 +36,9 @@ _PENDULUM: dict[str, dict[str, Any]] = {
     "Pendulum": {},
     "DampedPendulum": {"mass": 1.15, "damping": 0.1},
 }
+_OPAMP = {"OpAmpHand": "hand", "OpAmpSchematic": "schematic", "OpAmpExtracted": "extracted"}
 
-ENV_IDS = tuple(f"rllib_offset/{name}-v0" for name in (*_POINT_MASS, *_PENDULUM))
+ENV_IDS = tuple(f"rllib_offset/{name}-v0" for name in (*_POINT_MASS, *_PENDULUM, *_OPAMP))
 
 for _name, _kwargs in _POINT_MASS.items():
     gym.register(
@@ -52,4 +54,16 @@ for _name, _kwargs in _PENDULUM.items():
         entry_point="rllib_offset.envs.pendulum:DampedPendulumEnv",
         max_episode_steps=200,
         kwargs=_kwargs,
+    )
+for _name, _fidelity in _OPAMP.items():
+    gym.register(
+        id=f"rllib_offset/{_name}-v0",
+        entry_point="rllib_offset.envs.opamp.environment:OpAmpEnv",
+        vector_entry_point=(
+            "rllib_offset.envs.opamp.vector_environment:OpAmpVectorEnv"
+            if _fidelity == "hand"
+            else None
+        ),
+        max_episode_steps=30,
+        kwargs={"fidelity": _fidelity},
     )
