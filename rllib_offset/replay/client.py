@@ -1,30 +1,46 @@
 """The driver's side of slow replay: start the coordinator, hand in requests, collect labels."""
 
-from contextlib import suppress
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from rllib_offset.pair import EnvPair
 from rllib_offset.replay.coordinator import ReplayCoordinator
-from rllib_offset.replay.requests import ReplayRequest, ReplayResult
-from rllib_offset.replay.worker import replay
+from rllib_offset.replay.known import KnownLabels
+from rllib_offset.replay.options import ReplayOptions
+from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult
+from rllib_offset.replay.retries import FailureWatch, Retries
+from rllib_offset.replay.worker import ReplayWorker
 
 __all__ = ["SlowReplay"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_RESTARTS = 5  # of the coordinator without a single answer in between
 
 
 class SlowReplay:
     """Slow replays by Ray actors or, with no workers, in this process (Algorithm 1 of the paper).
 
+    A coordinator that dies is started again, by Ray or here, and goes on with what was asked for;
+    :attr:`coordinator` may then be another actor than before.
+
     Args:
         pair: The two simulators.
-        num_workers: Replay actors; 0 replays here, when :meth:`gather` is called.
-        num_cpus_per_worker: Logical CPUs that each reserves.
-        step_timeout_s: Time limit of one slow step; ``None`` waits for ever.
-        max_retries: How often a failed replay is tried again.
-        first_bundle: Placement-group bundle of worker 0, where there is a placement group.
+        num_workers: Replay actors; 0 replays here, when :meth:`gather` is called.  A simulator that
+            hangs, or ends its process, then takes this process with it.
+        options: How to replay; see :class:`~rllib_offset.replay.options.ReplayOptions`.
+        **fields: Fields of the options, one by one.
+
+    Raises:
+        ValueError: If an option is out of range, or the store cannot be written.
     """
 
     def __init__(
@@ -32,64 +48,178 @@ class SlowReplay:
         pair: EnvPair,
         *,
         num_workers: int,
-        num_cpus_per_worker: float = 1.0,
-        step_timeout_s: float | None = None,
-        max_retries: int = 2,
-        first_bundle: int | None = None,
+        options: ReplayOptions | None = None,
+        **fields: Any,
     ) -> None:
+        options = replace(options or ReplayOptions(), **fields)
+        self._labels: KnownLabels | None = None
+        if options.labels is not None:
+            self._labels = KnownLabels(options.labels)
+            location = replace(options.labels, store_id=self._labels.store.store_id)
+            options = replace(options, labels=location)
         self.num_workers = num_workers
-        self._pair = pair
-        self._envs: tuple[gym.Env[Any, Any], gym.Env[Any, Any]] | None = None
-        self.coordinator: ActorHandle = (
-            ray.remote(ReplayCoordinator)
-            .options(num_cpus=0)
-            .remote(
-                pair,
-                num_workers,
-                num_cpus_per_worker=num_cpus_per_worker,
-                step_timeout_s=step_timeout_s,
-                max_retries=max_retries,
-                first_bundle=first_bundle,
-            )
-        )
+        self.run = options.run
+        self._pair, self._options = pair, options
+        self._worker: ReplayWorker | None = None  # of this process
+        self._watch = FailureWatch(options.max_failure_rate)
+        self._num_lost = self._num_retries = self._num_reused = 0  # in this process
+        self._taken: list[ReplayRequest] = []  # to be replayed here
+        self._done: list[ReplayResult] = []  # replayed here, and not handed out yet
+        self._received: list[Key] = []  # and not confirmed yet
+        self._unstored: list[ReplayResult] = []
+        self._num_restarts = 0  # since the last answer
+        self.coordinator: ActorHandle = self._start_coordinator(recovers=False)
 
     def submit(self, requests: list[ReplayRequest]) -> None:
         """Queue requests; one that is known already is not queued again."""
-        ray.get(self.coordinator.submit.remote(requests))
+        self._call("submit", requests)
 
     def gather(self, up_to: int | None) -> list[ReplayResult]:
-        """Return finished replays in key order.
+        """Return finished replays in key order; each is on disk by then, if there is a store.
 
         Args:
             up_to: Wait for every request of versions up to this one and return exactly those;
                 ``None`` waits for nothing and returns what has finished.
+
+        Raises:
+            SlowSimulatorError: If no worker can start, or too many replays fail.
         """
         if self.num_workers:
-            results: list[ReplayResult] = ray.get(self.coordinator.gather.remote(up_to))
-            return results
-        requests = ray.get(self.coordinator.take.remote())
-        return [replay(request, *self._own_envs()) for request in requests]
+            results: list[ReplayResult] = self._call("gather", up_to, self._received)
+            self._received = [result.request.key for result in results]
+        else:
+            results = self._gather_here()
+        return self._all_stored(results)
 
     def outstanding(self) -> list[ReplayRequest]:
         """Return the requests that were queued and not gathered yet."""
-        requests: list[ReplayRequest] = ray.get(self.coordinator.outstanding.remote())
-        return requests
+        requests: list[ReplayRequest] = self._call("outstanding", self._received)
+        return [*(result.request for result in self._done), *self._taken, *requests]
+
+    def resume_run(self, run: str) -> None:
+        """Buy on the account of the run whose checkpoint was restored.
+
+        Labels that it bought after the checkpoint then count as bought, not as reused.
+        """
+        self.run = run
+        self._options = replace(self._options, run=run)
+        self._call("adopt_run", run)
+
+    def known_labels(self, *, except_run: str | None = None) -> list[ReplayResult]:
+        """Return what the store holds, without that which ``except_run`` bought; free."""
+        return [] if self._labels is None else self._labels.load_all(except_run=except_run)
 
     def stats(self) -> dict[str, Any]:
-        """Return the coordinator's counters since the last call."""
-        stats: dict[str, Any] = ray.get(self.coordinator.stats.remote())
-        return stats
+        """Return the counters; busy seconds and utilization are those since the last call."""
+        stats: dict[str, Any] = self._call("stats")
+        stats["num_lost"] += self._num_lost
+        stats["num_retries"] += self._num_retries
+        stats["num_reused"] += self._num_reused
+        return stats | {"num_unstored": sum(len(part.index) for part in self._unstored)}
 
     def shutdown(self) -> None:
         """Stop workers and coordinator, and close the environments of this process."""
-        with suppress(ray.exceptions.RayError):  # dead already, or too busy to answer: killed next
+        with suppress(RayError):  # dead already, or too busy to answer: killed next
             ray.get(self.coordinator.shutdown.remote(), timeout=5)
         ray.kill(self.coordinator)
-        for env in self._envs or ():
-            env.close()  # type: ignore[no-untyped-call]
-        self._envs = None
+        self._all_stored([])
+        if self._unstored:
+            logger.error(
+                "%d slow results could not be written to %s; they are in the checkpoint only",
+                sum(len(part.index) for part in self._unstored),
+                self._labels.store.folder if self._labels else "",
+            )
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
-    def _own_envs(self) -> tuple[gym.Env[Any, Any], gym.Env[Any, Any]]:
-        if self._envs is None:
-            self._envs = (self._pair.make_slow(), self._pair.make_fast())
-        return self._envs
+    # --- the coordinator ---
+
+    def _start_coordinator(self, *, recovers: bool) -> ActorHandle:
+        # without a store there is nothing to come back to
+        restarts = {"max_restarts": -1, "max_task_retries": -1} if self._labels else {}
+        return (
+            ray.remote(ReplayCoordinator)
+            .options(num_cpus=0, **restarts)
+            .remote(self._pair, self.num_workers, options=self._options, recovers=recovers)
+        )
+
+    def _call(self, method: str, *args: Any) -> Any:
+        """Call the coordinator; start another if it is dead, which then goes on where it was."""
+        while True:
+            try:
+                answer = ray.get(getattr(self.coordinator, method).remote(*args))
+            except ActorUnavailableError:
+                continue  # Ray restarts it just now
+            except RayActorError as death:
+                self._num_restarts += 1
+                if self._labels is None or self._num_restarts > _MAX_RESTARTS:
+                    raise
+                logger.warning("the replay coordinator died and is started again: %s", death)
+                self.coordinator = self._start_coordinator(recovers=True)
+                continue
+            self._num_restarts = 0
+            return answer
+
+    # --- replays in this process ---
+
+    def _gather_here(self) -> list[ReplayResult]:
+        requests: list[ReplayRequest] = self._call("take", self._received)
+        self._received = [request.key for request in requests]
+        self._taken += requests
+        while self._taken:
+            result = self._replay_here(self._taken[0])
+            del self._taken[0]
+            self._done.append(result)
+            self._watch.observe(result)
+            failure = self._watch.failure()
+            if failure is not None:
+                raise failure
+        results, self._done = self._done, []
+        return results
+
+    def _replay_here(self, request: ReplayRequest) -> ReplayResult:
+        if self._worker is None:
+            self._worker = ReplayWorker(self._pair, self._options.labels)
+        options, claims = self._options, self._options.is_shared
+        with self._lease(options.claim(request), 1 if claims else None):
+            retries = Retries(request, options.max_retries, self._lookup(request))
+            self._num_reused += retries.result.num_reused
+            for rows in retries.asks():
+                with self._lease(options.licence, options.max_concurrent_replays):
+                    part = self._worker.replay(request.rows(rows), self.run, uuid.uuid4().hex)
+                retries.add(part, rows)
+        result = retries.result
+        self._num_retries += retries.num_retries
+        self._num_lost += result.error is not None
+        if result.error is not None and self._labels is not None:
+            result = self._labels.with_failure_noted(result, self.run)
+        return result
+
+    def _lookup(self, request: ReplayRequest) -> ReplayResult | None:
+        if self._labels is None:
+            return None
+        self._labels.store.refresh()
+        return self._labels.lookup(request, self.run)
+
+    @contextmanager
+    def _lease(self, pool: str, limit: int | None) -> Iterator[None]:
+        """Hold a lease, which the coordinator keeps alive while the simulator is busy."""
+        if limit is None:
+            yield
+            return
+        lease = self._call("acquire", pool, limit)
+        try:
+            yield
+        finally:
+            self._call("release", lease)
+
+    # --- the store ---
+
+    def _all_stored(self, results: list[ReplayResult]) -> list[ReplayResult]:
+        """Write what workers could not write: on another node, or while the disk was full."""
+        self._unstored += [part for result in results for part in result.unstored]
+        if self._unstored and self._labels is not None:
+            late = replace(self._unstored[0], unstored=tuple(self._unstored))
+            self._unstored = list(self._labels.append_late(late, run=self.run).unstored)
+        return [replace(result, unstored=()) for result in results]

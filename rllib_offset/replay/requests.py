@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from rllib_offset.columns import Columns, slice_columns
 
-__all__ = ["Key", "ReplayRequest", "ReplayResult", "merge_results", "missing_rows"]
+__all__ = [
+    "Key",
+    "ReplayRequest",
+    "ReplayResult",
+    "Rows",
+    "merge_results",
+    "missing_rows",
+    "nothing",
+    "stack_columns",
+]
 
 Key = tuple[int, ...]
 Rows = NDArray[np.int64]
@@ -65,6 +74,15 @@ class ReplayRequest:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def whence(self, row: int | None = None) -> str:
+        """Say what it takes to reproduce a row, by default the only one, or a whole trajectory."""
+        if self.states is None:
+            return f"seed {self.seed}"
+        if row is None and len(self) > 1:
+            return f"{len(self)} single steps"
+        state, action = self.states[row or 0], self.actions[row or 0]
+        return f"state {state.tolist()}, action {action.tolist()}"
+
     def rows(self, rows: Rows) -> "ReplayRequest":
         """Return the request for some of its rows; only single steps can be asked for apart."""
         if self.kind != "steps" or len(rows) == len(self):
@@ -87,9 +105,12 @@ class ReplayResult:
         slow: Columns of the finished rows; None if there are none.
         fast: Fast columns of the same rows.
         sim_time_s: Seconds spent inside the slow simulator.
-        num_steps: Slow steps that finished, those of failed attempts included.
+        num_steps: Slow steps bought for this request, those of failed attempts included.
         error: Why rows are missing, with what it takes to reproduce the failure.
         index: Which rows of the request are here, increasing.
+        num_reused: How many of these rows were bought for another request before.
+        purchase: Names the attempt that these rows come from, where labels are stored.
+        unstored: Answers of which not every row could be written to the store yet.
     """
 
     request: ReplayRequest
@@ -99,6 +120,24 @@ class ReplayResult:
     num_steps: int
     error: str | None
     index: Rows
+    num_reused: int = 0
+    purchase: str = ""
+    unstored: tuple["ReplayResult", ...] = ()
+
+    @property
+    def num_wasted(self) -> int:
+        """Steps that finished and were bought again, as a trajectory is only bought whole."""
+        return self.num_steps + self.num_reused - len(self.index)
+
+    @property
+    def num_missing(self) -> int:
+        """Rows given up after a failure; those after an early end are no failure."""
+        return 0 if self.error is None else len(self.request) - len(self.index)
+
+
+def nothing(request: ReplayRequest, error: str | None = None) -> ReplayResult:
+    """Return the answer of a replay without a finished row."""
+    return ReplayResult(request, None, {}, 0.0, 0, error, np.arange(0))
 
 
 def missing_rows(result: ReplayResult) -> Rows:
@@ -112,13 +151,16 @@ def merge_results(result: ReplayResult, part: ReplayResult, rows: Rows) -> Repla
     if result.request.kind == "steps":
         merged = _join_rows(result, replace(part, index=rows[part.index]))
     else:
-        longer = part if len(part.index) >= len(result.index) else result
+        is_better = part.error is None or len(part.index) >= len(result.index)
+        longer = part if is_better else result
         merged = replace(longer, error=part.error)
     return replace(
         merged,
         request=result.request,
         sim_time_s=result.sim_time_s + part.sim_time_s,
         num_steps=result.num_steps + part.num_steps,
+        num_reused=result.num_reused + part.num_reused,
+        unstored=result.unstored + part.unstored,
     )
 
 
@@ -130,15 +172,15 @@ def _join_rows(first: ReplayResult, second: ReplayResult) -> ReplayResult:
     fast = [part.fast for part in (first, second) if part.slow is not None]
     return replace(
         first,
-        slow=slice_columns(_stack(slow), order) if slow else None,
-        fast=slice_columns(_stack(fast), order) if fast else {},
+        slow=slice_columns(stack_columns(slow), order) if slow else None,
+        fast=slice_columns(stack_columns(fast), order) if fast else {},
         index=index[order],
         error=None if is_complete else second.error or first.error,
     )
 
 
-def _stack(parts: list[Columns]) -> Columns:
-    """Join columns; rows without a measurement get NaN where others have one."""
+def stack_columns(parts: list[Columns]) -> Columns:
+    """Join columns along the steps; rows without a measurement get NaN where others have one."""
     like = {name: column for part in parts for name, column in part.items()}
     return {
         name: np.concatenate(

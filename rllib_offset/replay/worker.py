@@ -3,14 +3,13 @@
 Neither torch nor Ray is imported here: a process that replays starts as fast as its simulator.
 """
 
+import logging
 import os
 import random
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
 import gymnasium as gym
 import numpy as np
@@ -19,12 +18,10 @@ from numpy.typing import NDArray
 from rllib_offset.columns import (
     ACTION,
     MEASUREMENT,
-    NEXT_STATE,
     OBS,
     PREV_OBS,
     REWARD,
     STATE,
-    TERMINATED,
     TIME,
     VALID,
     Columns,
@@ -32,55 +29,94 @@ from rllib_offset.columns import (
 )
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import EnvPair
+from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
-from rllib_offset.simulator_state import (
-    can_get_simulator_state,
-    can_set_simulator_state,
-    get_simulator_state,
-    set_simulator_state,
-)
+from rllib_offset.replay.simulator import Row, Simulator, check_like
+from rllib_offset.store import StoreLocation
 
 __all__ = ["ReplayWorker", "preserved_global_rng", "replay"]
 
-AnyEnv = gym.Env[Any, Any]
-Row = dict[str, Any]
+logger = logging.getLogger(__name__)
 
-_was_reset: WeakSet[AnyEnv] = WeakSet()  # environments that have been reset in this process
+AnyEnv = gym.Env[Any, Any]
+
+
+_FAILURES_BEFORE_REBUILD = 2  # in a row: the simulator itself may be broken by then
 
 
 class ReplayWorker:
-    """One process with a pair of simulators of its own."""
+    """One process with a pair of simulators of its own.
 
-    def __init__(self, pair: EnvPair) -> None:
+    Args:
+        pair: The two simulators.
+        labels: Where finished steps are written, before anybody sees them; None keeps nothing.
+        step_timeout_s: The process ends itself, and says where it was, if a step takes longer.
+    """
+
+    def __init__(
+        self,
+        pair: EnvPair,
+        labels: StoreLocation | None = None,
+        step_timeout_s: float | None = None,
+    ) -> None:
         self.pair = pair
+        self._step_timeout_s = step_timeout_s
+        self._location = labels
+        self._labels: KnownLabels | None = None
         self._slow: AnyEnv | None = None
         self._fast: AnyEnv | None = None
+        self._num_failures = 0  # in a row
 
     def ready(self) -> bool:
         """Build the simulators, which may take its time."""
         if self._slow is None:
             self._slow, self._fast = self.pair.make_slow(), self.pair.make_fast()
+        if self._location is not None and self._labels is None:
+            self._labels = KnownLabels(self._location)
         return True
 
-    def replay(self, request: ReplayRequest) -> ReplayResult:
-        """Answer one request."""
+    def replay(self, request: ReplayRequest, run: str = "", purchase: str = "") -> ReplayResult:
+        """Answer one request; the answer is on disk when it is returned, or says that it is not.
+
+        Args:
+            request: What to replay.
+            run: Who pays.
+            purchase: Names this attempt in the store.
+        """
+        if self._num_failures >= _FAILURES_BEFORE_REBUILD:
+            self.close()
+            self._num_failures = 0
         self.ready()
         assert self._slow is not None
-        return replay(request, self._slow, self._fast)
+        writer = None
+        if self._labels is not None:
+            writer = LabelWriter(self._labels, run=run, purchase=purchase)
+        result = replay(request, self._slow, self._fast, writer, self._step_timeout_s)
+        self._num_failures = 0 if result.error is None else self._num_failures + 1
+        return result
 
     def pid(self) -> int:
         """Return the id of this process."""
         return os.getpid()
 
     def close(self) -> None:
-        """Close both simulators."""
-        for env in (self._slow, self._fast):
+        """Close both simulators; what they raise meanwhile changes nothing any more."""
+        envs, self._slow, self._fast = (self._slow, self._fast), None, None
+        for env in envs:
             if env is not None:
-                env.close()  # type: ignore[no-untyped-call]
+                try:
+                    env.close()  # type: ignore[no-untyped-call]
+                except Exception:
+                    logger.warning("a simulator could not be closed", exc_info=True)
 
 
 def replay(
-    request: ReplayRequest, slow_env: AnyEnv, fast_env: AnyEnv | None = None
+    request: ReplayRequest,
+    slow_env: AnyEnv,
+    fast_env: AnyEnv | None = None,
+    writer: LabelWriter | None = None,
+    step_timeout_s: float | None = None,
+    on_error: Callable[[SlowSimulatorError], Any] | None = None,
 ) -> ReplayResult:
     """Answer a request; equal requests get equal answers, whichever process gives them.
 
@@ -88,24 +124,23 @@ def replay(
     kept and ``error`` says what happened.  The global random generators are seeded from the key of
     the request for the time of the replay, and are afterwards as they were.
 
+    Args:
+        request: What to replay.
+        slow_env: The slow simulator.
+        fast_env: The fast simulator, for the kinds that step it too.
+        writer: Writes rows to disk while the replay goes on.
+        step_timeout_s: End this process if a slow step takes longer; None waits for ever.
+        on_error: Called with what a simulator raised, its own error as the cause.
+
     Raises:
         ValueError: If the pair does not offer what this kind of replay needs.
     """
-    slow = _Simulator("slow", slow_env)
-    fast = None if fast_env is None else _Simulator("fast", fast_env)
-    log = _Log(request)
+    slow = Simulator("slow", slow_env, step_timeout_s)
+    fast = None if fast_env is None else Simulator("fast", fast_env)
+    log = _Log(request, slow, writer, on_error)
     with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
         _KINDS[request.kind](request, slow, fast, log)
-    index = np.array(log.index, dtype=np.int64)
-    return ReplayResult(
-        request=request,
-        slow=_columns(log.slow) if log.slow else None,
-        fast=_columns(log.fast) if log.fast else slice_columns(request.fast, index),
-        sim_time_s=slow.time_s,
-        num_steps=slow.num_steps,
-        error=log.error,
-        index=index,
-    )
+    return log.close()
 
 
 @contextmanager
@@ -126,77 +161,72 @@ def preserved_global_rng(seed: int | None = None) -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-class _Simulator:
-    """An environment whose steps are timed, counted and turned into rows."""
-
-    def __init__(self, name: str, env: AnyEnv) -> None:
-        self.name, self.env = name, env
-        self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
-        self.time_s, self.num_steps = 0.0, 0
-
-    def reset(self, seed: int | None) -> NDArray[np.float32]:
-        with self._call():
-            obs, _ = self.env.reset(seed=seed)
-        _was_reset.add(self.env)
-        return np.array(obs, np.float32)
-
-    def reset_once(self) -> None:
-        """Reset an environment never used before: wrappers insist on it."""
-        if self.env not in _was_reset:
-            self.reset(seed=0)
-
-    def state(self) -> NDArray[np.float64]:
-        with self._blame():
-            return get_simulator_state(self.env)
-
-    def set_state(self, state: NDArray[np.float64]) -> None:
-        with self._blame():
-            set_simulator_state(self.env, state)
-
-    def step(self, action: NDArray[Any]) -> tuple[Row, bool]:
-        """Step, and return the row and whether the episode is over."""
-        state = {STATE: self.state()} if self.can_get else {}
-        with self._call():  # the action is copied: a request stays as it is
-            obs, reward, terminated, truncated, info = self.env.step(action.copy())
-        self.num_steps += 1
-        row = _row(obs, reward, terminated, info) | state
-        if self.can_get:
-            row[NEXT_STATE] = self.state()
-        return row, bool(terminated or truncated)
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        start_s = time.perf_counter()
-        try:
-            with self._blame():
-                yield
-        finally:
-            self.time_s += time.perf_counter() - start_s
-
-    @contextmanager
-    def _blame(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SlowSimulatorError(f"the {self.name} simulator raised {what}") from error
-
-
 class _Log:
     """Rows that finished, and why the others did not."""
 
-    def __init__(self, request: ReplayRequest) -> None:
+    def __init__(
+        self,
+        request: ReplayRequest,
+        slow: Simulator,
+        writer: LabelWriter | None = None,
+        on_error: Callable[[SlowSimulatorError], Any] | None = None,
+    ) -> None:
         self.request = request
         self.index: list[int] = []
         self.slow: list[Row] = []
         self.fast: list[Row] = []
         self.error: str | None = None
+        self._simulator = slow
+        self._on_error = on_error
+        self._writer = writer
+        self._num_written, self._written_s, self._is_end = 0, 0.0, False
 
-    def add(self, i: int, slow: Row, fast: Row | None) -> None:
+    def add(self, i: int, slow: Row, fast: Row | None, *, is_end: bool = True) -> None:
+        """Take in a finished row; ``is_end`` says that the replay needs no row after it."""
+        with self._simulator.blame():
+            check_like(slow, self.slow[0] if self.slow else slow)
         self.index.append(i)
         self.slow.append(slow)
         if fast is not None:
             self.fast.append(fast)
+        self._is_end = is_end
+        if self._writer is not None and self._writer.is_due(self._unwritten_s):
+            self._write()
+
+    def close(self) -> ReplayResult:
+        """Write what is left, and return the answer."""
+        if self._writer is None:
+            return self._result(0)
+        if self._num_written < len(self.index):
+            self._write()
+        return self._writer.signed(self._result(0))
+
+    @property
+    def _unwritten_s(self) -> float:
+        return self._simulator.time_s - self._written_s
+
+    def _write(self) -> None:
+        assert self._writer is not None
+        rows = self._result(self._num_written)
+        self._writer.write(rows, self._unwritten_s, is_end=self._is_end)
+        self._num_written, self._written_s = len(self.index), self._simulator.time_s
+
+    def _result(self, first: int) -> ReplayResult:
+        """Return the finished rows from number ``first`` on."""
+        index = np.array(self.index[first:], dtype=np.int64)
+        return ReplayResult(
+            request=self.request,
+            slow=_columns(self.slow[first:]) if len(index) else None,
+            fast=(
+                _columns(self.fast[first:])
+                if len(index) and self.fast
+                else slice_columns(self.request.fast, index)
+            ),
+            sim_time_s=self._simulator.time_s,
+            num_steps=self._simulator.num_steps,
+            error=self.error,
+            index=index,
+        )
 
     @contextmanager
     def failures(self, row: int | None = None) -> Iterator[None]:
@@ -205,28 +235,28 @@ class _Log:
             yield
         except SlowSimulatorError as error:
             self.error = f"{error} ({self._whence(row)}; replay {self.request.key})"
+            if self._on_error is not None:
+                self._on_error(error)
 
     def _whence(self, row: int | None) -> str:
-        if row is not None and self.request.states is not None:
-            state, action = self.request.states[row], self.request.actions[row]
-            return f"state {state.tolist()}, action {action.tolist()}"
-        return f"seed {self.request.seed}, step {len(self.index)}"
+        whence = self.request.whence(row)
+        return whence if row is not None else f"{whence}, step {len(self.index)}"
 
 
 def _replay_trajectory(
-    request: ReplayRequest, slow: _Simulator, fast: _Simulator | None, log: _Log
+    request: ReplayRequest, slow: Simulator, fast: Simulator | None, log: _Log
 ) -> None:
     with log.failures():
         slow.reset(request.seed)
         for i, action in enumerate(request.actions):
             row, is_over = slow.step(action)
-            log.add(i, row, None)
+            log.add(i, row, None, is_end=is_over or i + 1 == len(request))
             if is_over:
                 break
 
 
 def _replay_steps(
-    request: ReplayRequest, slow: _Simulator, fast: _Simulator | None, log: _Log
+    request: ReplayRequest, slow: Simulator, fast: Simulator | None, log: _Log
 ) -> None:
     _need(slow.can_set, "single steps need a slow simulator with `set_simulator_state(state)`")
     computes_fast = not request.fast
@@ -244,7 +274,7 @@ def _replay_steps(
 
 
 def _replay_resync(
-    request: ReplayRequest, slow: _Simulator, fast: _Simulator | None, log: _Log
+    request: ReplayRequest, slow: Simulator, fast: Simulator | None, log: _Log
 ) -> None:
     _need(slow.can_get, "a resync needs a slow simulator with `get_simulator_state()`")
     if fast is None or not fast.can_set:
@@ -254,13 +284,14 @@ def _replay_resync(
         for i, action in enumerate(request.actions):
             fast_row = _step_from(fast, slow.state(), action)
             slow_row, is_over = slow.step(action)
-            log.add(i, slow_row, fast_row | {PREV_OBS: prev_obs, TIME: np.float32(i + 1)})
+            fast_row |= {PREV_OBS: prev_obs, TIME: np.float32(i + 1)}
+            log.add(i, slow_row, fast_row, is_end=is_over or i + 1 == len(request))
             prev_obs = slow_row[OBS]
             if is_over:
                 break
 
 
-_KINDS: dict[str, Callable[[ReplayRequest, _Simulator, _Simulator | None, _Log], None]] = {
+_KINDS: dict[str, Callable[[ReplayRequest, Simulator, Simulator | None, _Log], None]] = {
     "trajectory": _replay_trajectory,
     "steps": _replay_steps,
     "resync": _replay_resync,
@@ -272,24 +303,12 @@ def _need(holds: bool, text: str) -> None:
         raise ValueError(text)
 
 
-def _step_from(simulator: _Simulator, state: NDArray[np.float64], action: NDArray[Any]) -> Row:
+def _step_from(simulator: Simulator, state: NDArray[np.float64], action: NDArray[Any]) -> Row:
     """Take one step from ``state``; that a time limit has run out meanwhile means nothing."""
     simulator.reset_once()
     simulator.set_state(state)
     row, _ = simulator.step(action)
     return row | {STATE: np.array(state, np.float64), ACTION: np.array(action)}
-
-
-def _row(obs: Any, reward: Any, terminated: Any, info: dict[str, Any]) -> Row:
-    row: Row = {
-        OBS: np.array(obs, np.float32),
-        REWARD: np.float32(reward),
-        TERMINATED: bool(terminated),
-        VALID: bool(info.get("valid", True)),
-    }
-    if MEASUREMENT in info:
-        row[MEASUREMENT] = np.array(info[MEASUREMENT], np.float64).reshape(-1)
-    return row
 
 
 def _columns(rows: list[Row]) -> Columns:

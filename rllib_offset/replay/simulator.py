@@ -1,0 +1,136 @@
+"""A simulator as replays see it: every call timed, counted, limited, and blamed if it fails."""
+
+import faulthandler
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_offset.columns import (
+    MEASUREMENT,
+    NEXT_STATE,
+    OBS,
+    REWARD,
+    STATE,
+    TERMINATED,
+    VALID,
+)
+from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.simulator_state import (
+    can_get_simulator_state,
+    can_set_simulator_state,
+    get_simulator_state,
+    set_simulator_state,
+)
+
+__all__ = ["Row", "Simulator", "check_like"]
+
+AnyEnv = gym.Env[Any, Any]
+Row = dict[str, Any]
+
+_was_reset: WeakSet[AnyEnv] = WeakSet()  # environments that have been reset in this process
+
+
+class Simulator:
+    """An environment whose steps are timed, counted and turned into rows."""
+
+    def __init__(self, name: str, env: AnyEnv, step_timeout_s: float | None = None) -> None:
+        self.name, self.env = name, env
+        self.step_timeout_s = step_timeout_s
+        self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
+        self.time_s, self.num_steps = 0.0, 0
+
+    def reset(self, seed: int | None) -> NDArray[np.float32]:
+        """Reset, and return the observation."""
+        with self._call():
+            obs, _ = self.env.reset(seed=seed)
+        _was_reset.add(self.env)
+        return np.array(obs, np.float32)
+
+    def reset_once(self) -> None:
+        """Reset an environment never used before: wrappers insist on it."""
+        if self.env not in _was_reset:
+            self.reset(seed=0)
+
+    def state(self) -> NDArray[np.float64]:
+        """Return the simulator's state."""
+        with self.blame():
+            return get_simulator_state(self.env)
+
+    def set_state(self, state: NDArray[np.float64]) -> None:
+        """Put the simulator into a state."""
+        with self.blame():
+            set_simulator_state(self.env, state)
+
+    def step(self, action: NDArray[Any]) -> tuple[Row, bool]:
+        """Step, and return the row and whether the episode is over."""
+        state = {STATE: self.state()} if self.can_get else {}
+        with self._call(), _ended_after(self.step_timeout_s):
+            # the action is copied: a request stays as it is
+            obs, reward, terminated, truncated, info = self.env.step(action.copy())
+        self.num_steps += 1
+        with self.blame():
+            row = _row(obs, reward, terminated, info) | state
+            _check_shape("observation", row[OBS], self.env.observation_space.shape)
+        if self.can_get:
+            row[NEXT_STATE] = self.state()
+        return row, bool(terminated or truncated)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        start_s = time.perf_counter()
+        try:
+            with self.blame():
+                yield
+        finally:
+            self.time_s += time.perf_counter() - start_s
+
+    @contextmanager
+    def blame(self) -> Iterator[None]:
+        """Say of whatever is raised within that this simulator raised it."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise SlowSimulatorError(f"the {self.name} simulator raised {what}") from error
+
+
+@contextmanager
+def _ended_after(timeout_s: float | None) -> Iterator[None]:
+    """End the process if the block hangs, wherever it does: no signal reaches foreign code."""
+    if timeout_s is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(timeout_s, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) -> None:
+    if shape is not None and value.shape != shape:
+        raise ValueError(f"the {name} must have shape {shape}, got {value.shape}")
+
+
+def check_like(row: Row, other: Row) -> None:
+    """Refuse a row that does not fit below those before it."""
+    for name in row.keys() & other.keys():
+        _check_shape(name, np.asarray(row[name]), np.shape(other[name]))
+
+
+def _row(obs: Any, reward: Any, terminated: Any, info: dict[str, Any]) -> Row:
+    row: Row = {
+        OBS: np.array(obs, np.float32),
+        REWARD: np.float32(np.asarray(reward, np.float32).item()),
+        TERMINATED: bool(terminated),
+        VALID: bool(info.get("valid", True)),
+    }
+    if MEASUREMENT in info:
+        row[MEASUREMENT] = np.array(info[MEASUREMENT], np.float64).reshape(-1)
+    return row
