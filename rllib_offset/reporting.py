@@ -1,10 +1,11 @@
-"""What a training run tells the person watching: a line per iteration, and a summary.
+"""What a training run tells the person watching: lines, how far it is, a summary, what to do next.
 
 Results in, text out; :class:`StatusLines` ties both to a Tune run.  A metric that a result does
 not have is shown as ``-``.
 """
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from numbers import Real
@@ -15,19 +16,22 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from rllib_offset import metrics
+from rllib_offset.results import FIGURE_NAME
 
 __all__ = [
     "FIGURE_NAME",
     "StatusLines",
     "TrialReport",
+    "best_trial",
     "error_file",
     "find_metric",
+    "fraction_done",
+    "next_commands",
     "root_cause",
     "status_line",
     "summary",
 ]
 
-FIGURE_NAME = "trajectories.png"  # written into the trial's folder by algorithms that can draw
 
 _EVALUATION = "evaluation"
 _RETURN = ("env_runners", "episode_return_mean")
@@ -39,6 +43,9 @@ _SCORE = (_EVALUATION, metrics.NORMALISED_SCORE)
 _HOLDOUT = (metrics.OFFSET, metrics.HOLDOUT_MAE)
 _SLOW_STEPS = (metrics.SLOW, metrics.NUM_ENV_STEPS_LIFETIME)
 _SLOW_TIME = (metrics.SLOW, metrics.SIM_TIME_S_LIFETIME)
+# Criteria of `stop` that only grow: how far a trial is can be told from them.
+_GROWING = ("training_iteration", "time_total_s")
+_GROWING_SUFFIX = "_lifetime"  # RLlib's and our own counters
 
 
 @dataclass
@@ -52,15 +59,13 @@ class TrialReport:
     last_result: Mapping[str, Any] = field(default_factory=dict)
     latest: dict[tuple[str, ...], float] = field(default_factory=dict)
     steps_per_s: float | None = None
+    fraction: float = 0.0
     is_evaluated: bool = False
     is_complete: bool = False
 
     def update(self, result: Mapping[str, Any]) -> None:
         """Take in one result."""
-        before = find_metric(self.last_result, *_ENV_STEPS) or 0.0
-        now = find_metric(result, *_ENV_STEPS)
-        seconds = find_metric(result, "time_this_iter_s")
-        self.steps_per_s = (now - before) / seconds if now is not None and seconds else None
+        self.steps_per_s = self._steps_per_s(result)
         # RLlib attaches each evaluation once more, to the iteration after it.
         evaluation, attached_before = _evaluation(result), _evaluation(self.last_result)
         self.is_evaluated = bool(evaluation) and evaluation != attached_before
@@ -68,6 +73,15 @@ class TrialReport:
         for path in (_RETURN, _TRUTH, _PROMISE, _GAP, _SCORE, _SLOW_STEPS, _SLOW_TIME):
             if (value := find_metric(result, *path)) is not None:
                 self.latest[path] = value
+
+    def _steps_per_s(self, result: Mapping[str, Any]) -> float | None:
+        now, seconds = find_metric(result, *_ENV_STEPS), find_metric(result, "time_this_iter_s")
+        before = find_metric(self.last_result, *_ENV_STEPS)
+        if before is None and find_metric(result, "training_iteration") in (1, None):
+            before = 0.0
+        if now is None or before is None or not seconds:
+            return None
+        return (now - before) / seconds
 
     @property
     def has_slow_simulator(self) -> bool:
@@ -81,17 +95,40 @@ class StatusLines(Callback):
     Args:
         echo: Receives each line.
         shows_experiment: Start each line with the experiment's name.
+        on_progress: Receives the fraction of the run that is done, between 0 and 1.
     """
 
-    def __init__(self, echo: Callable[[str], None], *, shows_experiment: bool = False) -> None:
+    def __init__(
+        self,
+        echo: Callable[[str], None],
+        *,
+        shows_experiment: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
         self._echo = echo
         self._shows_experiment = shows_experiment
+        self._on_progress = on_progress
         self._num_trials = 1
+        self._has_begun = False
         self.reports: dict[str, TrialReport] = {}
 
     def setup(self, *args: Any, total_num_samples: int | None = None, **info: Any) -> None:
         """Learn from Tune how many trials there will be."""
         self._num_trials = total_num_samples or 1
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """At first, see which trials a resumed run had finished before."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        for trial in trials:
+            if trial.status == Trial.TERMINATED:
+                self.report_of(trial).update(trial.last_result or {})
+                self._complete(trial)
+
+    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
+        """A resumed run may have nothing left to do, and so no step."""
+        self.on_step_begin(0, trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -100,17 +137,29 @@ class StatusLines(Callback):
         report = self.report_of(trial)
         report.update(result)
         self._echo(status_line(report, _planned_iterations(trial)))
+        report.fraction = fraction_done(result, trial.stopping_criterion)
+        self._report_progress()
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         """Remember that the trial reached its end; to Tune, interrupted ones look alike."""
-        self.report_of(trial).is_complete = True
+        self._complete(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Where other trials go on, say at once that this one has failed, and why."""
         if self._num_trials > 1:
             self._echo(f"{self.report_of(trial).tag}  failed: {root_cause(trial)}")
+
+    def _complete(self, trial: Trial) -> None:
+        report = self.report_of(trial)
+        report.is_complete, report.fraction = True, 1.0
+        self._report_progress()
+
+    def _report_progress(self) -> None:
+        if self._on_progress is not None:
+            done = sum(report.fraction for report in self.reports.values())
+            self._on_progress(done / max(self._num_trials, len(self.reports)))
 
     def report_of(self, trial: Trial) -> TrialReport:
         """The report of ``trial``, a new one at first."""
@@ -122,7 +171,7 @@ class StatusLines(Callback):
         parts = [trial.storage.experiment_dir_name] if self._shows_experiment else []
         if self._num_trials > 1:
             params = trial.evaluated_params or {}
-            names = [f"{name.removeprefix('config/')}={value}" for name, value in params.items()]
+            names = [f"{name.removeprefix('config/')}={_short(v)}" for name, v in params.items()]
             parts.append(" ".join(names) or f"#{trial.experiment_tag}")
         return " ".join(parts)
 
@@ -180,9 +229,46 @@ def summary(trial: Trial, report: TrialReport) -> str:
     if (folder / FIGURE_NAME).exists():
         rows.append(("figure", str(folder / FIGURE_NAME)))
     rows.append(("results", str(folder)))
-    rows.append(("watch", f"tensorboard --logdir {folder.parent}"))
     lines = [f"{title}: {trial.trainable_name}", *(f"  {name:<24}{text}" for name, text in rows)]
     return "\n".join(lines)
+
+
+def fraction_done(result: Mapping[str, Any], stop: Mapping[str, Any]) -> float:
+    """How far a trial is, by the criterion that is nearest; 0 if none tells.
+
+    Example:
+        >>> fraction_done({"training_iteration": 3}, {"training_iteration": 12})
+        0.25
+    """
+    fractions = [0.0]
+    for name, target in stop.items():
+        grows = name in _GROWING or name.endswith(_GROWING_SUFFIX)
+        reached = find_metric(result, *name.split("/"))
+        if grows and reached is not None and isinstance(target, int | float) and target > 0:
+            fractions.append(min(1.0, reached / target))
+    return max(fractions)
+
+
+def best_trial(trials: Sequence[Trial], status: StatusLines) -> Trial | None:
+    """The trial with the highest return, of those that have a checkpoint; None if none has."""
+    saved = [trial for trial in trials if trial.checkpoint is not None]
+    return max(saved, key=lambda trial: _best_known_return(status.report_of(trial)), default=None)
+
+
+def _best_known_return(report: TrialReport) -> float:
+    latest = report.latest
+    return latest.get(_TRUTH, latest.get(_RETURN, float("-inf")))
+
+
+def next_commands(trial: Trial) -> list[tuple[str, str]]:
+    """What to type after training: what each command is for, and the command."""
+    checkpoint = shlex.quote(str(trial.checkpoint.path))
+    folder = Path(trial.path)
+    return [
+        ("try the agent", f"rllib evaluate {checkpoint}"),
+        ("read about the run", f"rllib report {shlex.quote(str(folder.parent))}"),
+        ("watch the curves", f"tensorboard --logdir {shlex.quote(str(folder.parent))}"),
+    ]
 
 
 def error_file(trial: Trial) -> Path | None:
@@ -225,6 +311,10 @@ def _names_an_exception(line: str) -> bool:
 def _planned_iterations(trial: Trial) -> int | None:
     planned = trial.stopping_criterion.get("training_iteration")
     return int(planned) if planned else None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None, digits: int) -> str:
