@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test lint bench docs
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make demo      train OffsetA2C on RewardOffsetPointMass / PointMass, at most 5 minutes on 2 cores"
 	@echo "make test      all tests but the nightly ones (pytest -m 'slow or learning')"
 	@echo "make lint      ruff check, ruff format --check, mypy --strict"
+	@echo "make docs      build/site: tutorial, how-to, reference; opens without a network"
 	@echo "make bench     time per iteration of the tuned configs"
 
 install: $(INSTALLED)
@@ -37,3 +38,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/iteration_time.py
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,12 +1,13 @@
 """The paper's arms on PointMass: final normalised score over seeds.
 
-    python benchmarks/core.py --seeds 5 --out core_results
+python benchmarks/core.py --seeds 5 --out core_results
 """
 
 import argparse
 from pathlib import Path
 
-from harness import Arm, interval, markdown, run_all, table
+import numpy as np
+from harness import Arm, Run, interval, markdown, run_all, table
 
 ARMS = [
     Arm("baseline", "pointmass-baseline", is_slow_only=True),
@@ -35,7 +36,36 @@ def main() -> None:
     runs = run_all(ARMS, range(options.seeds), options.out)
     text = markdown(table(runs, COLUMNS))
     (options.out / "core.md").write_text(text + "\n")
+    draw(runs, options.out / "learning_curves.png")
     print(text)
+
+
+def draw(runs: dict[str, list[Run]], path: Path) -> None:
+    """Draw the three learning curves of the paper's figure 7, mean and 95 % interval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    ax = figure.subplots()
+    styles = {"baseline": ("#0072B2", "-"), "offset": ("#D55E00", "--"), "transfer": ("0.4", ":")}
+    labels = {
+        "baseline": "baseline: trained on slow",
+        "offset": "offset: trained on fast + offset",
+        "transfer": "transfer: trained on fast",
+    }
+    for name, (color, line) in styles.items():
+        steps = np.asarray(runs[name][0].env_steps) / 1000
+        columns = zip(*(run.scores for run in runs[name]), strict=True)
+        mean, half = np.array([interval(list(column)) for column in columns]).T
+        ax.plot(steps, mean, line, color=color, label=labels[name])
+        ax.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+    ax.axhline(1, color="0.7", linewidth=0.8)
+    ax.set(
+        xlabel="environment steps [thousands]",
+        ylabel="score in the slow simulator\n(0 random, 1 optimal)",
+        ylim=(-1.2, 1.1),
+    )
+    ax.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

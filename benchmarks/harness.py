@@ -15,6 +15,10 @@ import ray
 import yaml
 from scipy import stats
 
+from rllib_offset.config_keys import translate_keys, valid_config_keys
+
+_AT_ONCE = 2
+
 TUNED_CONFIGS = Path(__file__).parents[1] / "tuned_configs"
 
 
@@ -84,19 +88,22 @@ def run_all(arms: list[Arm], seeds: range, folder: Path) -> dict[str, list[Run]]
 def _train_missing(missing: list[tuple[Arm, int]], paths: dict[tuple[str, int], Path]) -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     train = ray.remote(num_cpus=1, max_retries=0)(train_arm)
-    waiting = {train.remote(arm, seed): (arm, seed) for arm, seed in missing}
-    start = time.monotonic()
-    done = 0
-    while waiting:
-        finished, _ = ray.wait(list(waiting), num_returns=1)
-        arm, seed = waiting.pop(finished[0])
-        run = ray.get(finished[0])
+    queue, running = list(missing), {}
+    start, done = time.monotonic(), 0
+    while queue or running:
+        while queue and len(running) < _AT_ONCE:  # Ray lends out the CPU of a task that waits
+            arm, seed = queue.pop(0)
+            running[train.remote(arm, seed)] = (arm, seed)
+        (finished,), _ = ray.wait(list(running), num_returns=1)
+        arm, seed = running.pop(finished)
+        run = ray.get(finished)
         paths[arm.name, seed].write_text(json.dumps(asdict(run)))
         done += 1
-        left_s = (time.monotonic() - start) / done * len(waiting)
+        left_s = (time.monotonic() - start) / done * (len(queue) + len(running))
         print(
             f"{arm.name} seed {seed}: {run.final:.3f}, {run.slow_steps[-1]:.0f} slow steps, "
-            f"{run.wall_s:.0f} s; {len(waiting)} runs left, about {left_s / 60:.0f} min",
+            f"{run.wall_s:.0f} s; {len(queue) + len(running)} runs left, "
+            f"about {left_s / 60:.0f} min",
             flush=True,
         )
     ray.shutdown()
@@ -104,6 +111,8 @@ def _train_missing(missing: list[tuple[Arm, int]], paths: dict[tuple[str, int], 
 
 def train_arm(arm: Arm, seed: int) -> Run:
     """Train one arm with one seed, in this process."""
+    from pairs import MovingPointMass
+
     import rllib_offset
 
     rllib_offset.register()
@@ -111,16 +120,19 @@ def train_arm(arm: Arm, seed: int) -> Run:
     overrides = dict(arm.overrides)
     algorithm_class = ray.tune.registry.get_trainable_cls(overrides.pop("run", spec["run"]))
     config = {**spec["config"], "env": spec["env"], "seed": seed, **overrides}
-    if "slow_env" in config:
+    if issubclass(algorithm_class, rllib_offset.OffsetMixin):
         config["num_replay_workers"] = 0
-    algorithm = algorithm_class(config=_dict_of(algorithm_class, config))
+    elif algorithm_class.__name__ == "PPO":
+        config = _on_our_runner(algorithm_class, config)
+    algorithm = algorithm_class(config=translate_keys(config))
     curve: dict[str, list[float]] = {key: [] for key in _COLUMNS}
     start = time.monotonic()
     iterations = arm.iterations or spec["stop"]["training_iteration"]
     interval = algorithm.config.evaluation_interval
     for iteration in range(1, iterations + 1):
-        if arm.move_target_at == iteration:
-            move_target(algorithm)
+        MovingPointMass.has_moved = (
+            arm.move_target_at is not None and iteration >= arm.move_target_at
+        )
         result = algorithm.train()
         if iteration % interval == 0:
             for key, value in _entries(result, arm.is_slow_only).items():
@@ -137,16 +149,6 @@ def train_arm(arm: Arm, seed: int) -> Run:
     )
     algorithm.stop()
     return run
-
-
-def move_target(algorithm: Any, target: tuple[float, float] = (0.1, 0.5)) -> None:
-    """Move the target of the slow PointMass, for labels and for evaluation."""
-    from rllib_offset.envs.point_mass import PointMassModel
-
-    model = PointMassModel(target=target)
-    slow_env, _ = algorithm.replay._own_envs()
-    slow_env.unwrapped.model = model
-    algorithm.eval_env_runner.env.unwrapped.model = model
 
 
 _COLUMNS = ("returns", "scores", "promises", "slow_steps", "env_steps", "holdout_mae")
@@ -166,10 +168,20 @@ def _entries(result: dict[str, Any], is_slow_only: bool) -> dict[str, float]:
     }
 
 
-def _dict_of(algorithm_class: Any, config: dict[str, Any]) -> dict[str, Any]:
-    from rllib_offset.config_keys import translate_keys
+def _on_our_runner(algorithm_class: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Let RLlib's own PPO sample and evaluate as the others do, without what only they know."""
+    from rllib_offset.callbacks import ScoreCallback
+    from rllib_offset.env_runner import OffsetEnvRunner
 
-    return translate_keys(config)
+    known = valid_config_keys(algorithm_class.get_default_config())
+    return {name: value for name, value in config.items() if name in known} | {
+        "env_runner_cls": OffsetEnvRunner,
+        "callbacks_class": ScoreCallback,
+        "batch_mode": "complete_episodes",
+        "rollout_fragment_length": "auto",
+        "correct": True,
+        "evaluation_config": {"explore": False},
+    }
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
         A2CConfig,
         OffsetA2C,
         OffsetA2CConfig,
+        OffsetMixin,
         OffsetPPO,
         OffsetPPOConfig,
         register,
     )
-    from rllib_offset.correction import CorrectedEnv
+    from rllib_offset.corrected_env import CorrectedEnv
     from rllib_offset.errors import SlowSimulatorError
     from rllib_offset.pair import EnvPair
 
@@ -29,6 +30,7 @@ __all__ = [
     "EnvPair",
     "OffsetA2C",
     "OffsetA2CConfig",
+    "OffsetMixin",
     "OffsetPPO",
     "OffsetPPOConfig",
     "SlowSimulatorError",
@@ -38,10 +40,11 @@ __all__ = [
 _MODULES = {
     "A2C": "algorithm",
     "A2CConfig": "algorithm",
-    "CorrectedEnv": "correction",
+    "CorrectedEnv": "corrected_env",
     "EnvPair": "pair",
     "OffsetA2C": "algorithm",
     "OffsetA2CConfig": "algorithm",
+    "OffsetMixin": "algorithm",
     "OffsetPPO": "algorithm",
     "OffsetPPOConfig": "algorithm",
     "SlowSimulatorError": "errors",

@@ -2,6 +2,7 @@
 
 from typing import Any, Self
 
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
@@ -19,13 +20,15 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_offset.callbacks import ScoreCallback
 from rllib_offset.config_keys import check_config_keys, translate_keys
 from rllib_offset.env_runner import OffsetEnvRunner
+from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
 
-__all__ = ["A2C", "A2CConfig", "CheckedKeysMixin"]
+__all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
 
 
 class CheckedKeysMixin(AlgorithmConfig):
@@ -42,7 +45,7 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
     """Configuration of :class:`A2C`.
 
     Defaults are those of the paper's experiment: batches of 1000 steps from 10 environments side by
-    side.
+    side.  With ``wait_for_cpus`` it waits for CPUs that a growing cluster does not have yet.
 
     Example:
         >>> config = A2CConfig().environment("CartPole-v1").training(lr=1e-3, lambda_=0.9)
@@ -66,6 +69,8 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
         self.vf_loss_coeff = 0.5
         self.entropy_coeff: float | list[list[float]] = 0.0
         self.correct = True
+        self.figure_interval: int | None = None
+        self.wait_for_cpus = False
         self.sample_timeout_s = None  # an empty batch is worse than a long wait
         self.evaluation_sample_timeout_s = 7 * 24 * 3600.0
         self.evaluation_duration = 64
@@ -139,13 +144,37 @@ def check_episodes_are_complete(config: AlgorithmConfig) -> None:
             )
 
 
-class A2C(Algorithm):
+class ViewedMixin(Algorithm):
+    """Saves what there is to see of an agent beside each of its checkpoints."""
+
+    @override(Algorithm)
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        super().save_checkpoint(checkpoint_dir)
+        save_agent_view(self, checkpoint_dir)
+
+
+class A2C(ViewedMixin, Algorithm):
     """Synchronous advantage actor-critic: one gradient step per batch of fresh episodes."""
 
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> A2CConfig:
         return A2CConfig()
+
+    @override(Algorithm)
+    def setup(self, config: Any) -> None:
+        num_runners = self.config.num_env_runners
+        if num_runners and ray.util.get_current_placement_group() is None:
+            check_cpus(num_runners * self.config.num_cpus_per_env_runner, self.config)
+        super().setup(config)
+
+    @classmethod
+    @override(Algorithm)
+    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+        request = super().default_resource_request(config)
+        resolved = cls.get_default_config().update_from_dict(config)
+        check_cpus(sum(bundle.get("CPU", 0) for bundle in request.bundles), resolved)
+        return request
 
     @override(Algorithm)
     def training_step(self) -> None:
@@ -173,3 +202,25 @@ class A2C(Algorithm):
                 policies=set(learner_results[0]) - {ALL_MODULES},
                 inference_only=True,
             )
+
+
+def check_cpus(wanted: float, config: Any) -> None:
+    """Refuse more CPUs than the cluster has: Ray would wait for them without a word.
+
+    Raises:
+        ValueError: If the cluster is smaller, unless ``config.wait_for_cpus``.
+    """
+    if config.wait_for_cpus or not ray.is_initialized():
+        return
+    available = ray.cluster_resources().get("CPU", 0.0)
+    if wanted <= available:
+        return
+    num_replay_workers = getattr(config, "num_replay_workers", 0)
+    replay_workers = f"{num_replay_workers} replay workers" if num_replay_workers else ""
+    runners = f"{config.num_env_runners} env runners" if config.num_env_runners else ""
+    actors = ", ".join(filter(None, (replay_workers, runners))) or "the driver"
+    raise ValueError(
+        f"the trial needs {wanted:g} CPUs ({actors}) and the cluster has {available:g}; ask for "
+        "fewer, or for a fraction of a CPU each (`num_cpus_per_env_runner`, "
+        "`num_cpus_per_replay_worker`), or start Ray with more CPUs"
+    )

@@ -5,11 +5,15 @@
 
 import logging
 import random
+import re
+import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -24,12 +28,15 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
 from rllib_offset import metrics
-from rllib_offset.a2c import A2C, A2CConfig
+from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
 from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
+from rllib_offset.corrected_env import save_correction
 from rllib_offset.env_runner import OffsetBroadcast
+from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.estimator import OffsetEstimator
 from rllib_offset.fidelity import LabelSchedule
+from rllib_offset.fingerprint import label_location
 from rllib_offset.initial_labels import INITIAL_VERSION, initial_requests
 from rllib_offset.learner import ResumablePPOTorchLearner
 from rllib_offset.ledger import Ledger
@@ -55,7 +62,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-class OffsetMixin(Algorithm):
+class OffsetMixin(ViewedMixin, Algorithm):
     """Correct a synchronous on-policy RLlib algorithm by a learned offset.
 
     Goes before the algorithm's class: ``class OffsetPPO(OffsetMixin, PPO)``.  The base algorithm's
@@ -78,7 +85,7 @@ class OffsetMixin(Algorithm):
     @override(Algorithm)
     def setup(self, config: Any) -> None:
         if ray.util.get_current_placement_group() is None:
-            _check_cpus(self._cpus_of_actors(), self.config)
+            check_cpus(self._cpus_of_actors(), self.config)
         self.pair = self.config.pair()
         self.facts = probe_pair(self.pair)
         self.label_level = self.config.resolved_label_level(self.facts)
@@ -102,21 +109,35 @@ class OffsetMixin(Algorithm):
 
     def buy_initial_labels(self) -> None:
         """Label well-spread states before training, and decide on the mode if that is open."""
-        num_labels = self._affordable(self.config.initial_labels)
-        if self.label_level != "sample" or not num_labels:
+        self._learn_what_is_known()
+        if self.label_level == "sample":
+            labels = self._spread_labels(self.config.initial_labels, INITIAL_VERSION)
+            self.fit_offset(self._decide_on_dynamics(labels))
+            self.broadcast_offset()
+
+    def _learn_what_is_known(self) -> None:
+        """Start from the labels that other runs have left in a shared store."""
+        if self.config.label_store is None:
             return
-        self.replay.submit(
-            initial_requests(
-                self.pair,
-                self.facts,
-                num_labels,
-                seed=self.config.seed or 0,
-                steps_per_request=self._steps_per_request(num_labels),
-            )
+        known = self.replay.known_labels(except_run=self.replay.run)
+        self.ledger.enter(known)
+        self.fit_offset(self._decide_on_dynamics(known))
+
+    def _spread_labels(self, wanted: int, version: int) -> list[ReplayResult]:
+        """Buy single steps from well-spread states, and wait for them."""
+        num_labels = self._affordable(wanted)
+        if not num_labels:
+            return []
+        requests = initial_requests(
+            self.pair,
+            self.facts,
+            num_labels,
+            version=version,
+            seed=(self.config.seed or 0) + version + 1,
+            steps_per_request=self._steps_per_request(num_labels),
         )
-        labels = self._decide_on_dynamics(self.gather_labels(up_to=INITIAL_VERSION))
-        self.fit_offset(labels)
-        self.broadcast_offset()
+        self.replay.submit(requests)
+        return self.gather_labels(up_to=version)
 
     def gather_labels(self, up_to: int | None = None) -> list[ReplayResult]:
         """Collect the slow replays that are due, in key order, and enter them into the ledger."""
@@ -124,20 +145,29 @@ class OffsetMixin(Algorithm):
         if up_to is None and lag is not None:
             up_to = self.version - lag
         with self.metrics.log_time((metrics.SLOW, metrics.REPLAY_WAIT_S), reduce="mean", window=1):
-            labels = self.replay.gather(up_to)
+            labels = self._gather_or_save(up_to)
         self.ledger.enter(labels)
         for result in labels:
             if result.error is not None:
                 self._warn_of_lost_replay(result)
         return labels
 
+    def _gather_or_save(self, up_to: int | None) -> list[ReplayResult]:
+        try:
+            return self.replay.gather(up_to)
+        except SlowSimulatorError as error:
+            folder = self.save_to_path(str(Path(self.logdir) / "checkpoint_of_failure"))
+            raise SlowSimulatorError(f"{error}; everything is saved in {folder}") from error
+
     def fit_offset(self, labels: list[ReplayResult]) -> None:
         """Fit the predictor to the labels, and tell the schedule how wrong it was on them."""
         errors = self.estimator.add(labels)
         refits = self.schedule.plan(self.version).refits
-        if self.schedule.observe(errors):
-            logger.warning("the slow simulator has moved: older labels are dropped")
+        is_moved = self.schedule.observe(errors, self.estimator.latest_are_inside)
+        if is_moved:
+            logger.warning("the slow simulator has moved: older labels are dropped, others bought")
             self.estimator.drop_stale(len(errors))
+            self.estimator.add(self._spread_labels(self.schedule.burst_labels, self.version))
             refits = True
         values: dict[str, float] = {
             metrics.IS_FROZEN: float(self.schedule.is_frozen),
@@ -149,7 +179,7 @@ class OffsetMixin(Algorithm):
         if self.estimator.has_labels and refits:
             timer = (TIMERS, metrics.OFFSET_FIT_TIMER)
             with self.metrics.log_time(timer, reduce="mean", window=1):
-                fit = self.estimator.fit()
+                fit = self.estimator.fit(anew=is_moved)
             values |= {
                 metrics.LOSS: fit.loss,
                 metrics.HOLDOUT_MAE: fit.holdout_mae,
@@ -324,6 +354,7 @@ class OffsetMixin(Algorithm):
                 "schedule": self.schedule.get_state(),
                 "ledger": vars(self.ledger).copy(),
                 "version": self.version,
+                "run": self.replay.run,
                 "residual": self.estimator.layout.resynchronises,
                 "outstanding": self.replay.outstanding(),
                 "global_rng": _get_global_rng(),
@@ -340,9 +371,20 @@ class OffsetMixin(Algorithm):
             self.schedule.set_state(offset["schedule"])
             self.ledger = Ledger(**offset["ledger"])
             self.version = offset["version"]
+            self.replay.resume_run(offset["run"])
             self.replay.submit(offset["outstanding"])
             _set_global_rng(offset["global_rng"])
         self.broadcast_offset()
+
+    @override(Algorithm)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Save the state and, beside it, what :class:`CorrectedEnv` loads without Ray."""
+        saved: str = super().save_to_path(path, **kwargs)
+        if Path(saved).is_dir():
+            config = self.config
+            correction = self.estimator.correction()
+            save_correction(saved, correction, config.env, dict(config.env_config))
+        return saved
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
@@ -358,7 +400,7 @@ class OffsetMixin(Algorithm):
         resolved = cls.get_default_config().update_from_dict(config)
         workers = [{"CPU": resolved.num_cpus_per_replay_worker}] * resolved.num_replay_workers
         bundles = [*request.bundles, *workers]  # last: env-runner bundles are found by position
-        _check_cpus(sum(bundle.get("CPU", 0) for bundle in bundles), resolved)
+        check_cpus(sum(bundle.get("CPU", 0) for bundle in bundles), resolved)
         return PlacementGroupFactory(bundles, strategy=resolved.placement_strategy)
 
     @override(Algorithm)
@@ -377,6 +419,7 @@ class OffsetMixin(Algorithm):
     def _start_replay(self) -> SlowReplay:
         config = self.config
         group = ray.util.get_current_placement_group()
+        store = self._label_store()
         return SlowReplay(
             self.pair,
             num_workers=config.num_replay_workers,
@@ -384,7 +427,25 @@ class OffsetMixin(Algorithm):
             step_timeout_s=config.step_timeout_s,
             max_retries=config.max_replay_retries,
             first_bundle=None if group is None else group.bundle_count - config.num_replay_workers,
+            labels=None if store is None else label_location(self.pair, store),
+            is_shared=config.label_store is not None,
+            run=_run_name(self.trial_id),
+            max_replays_per_worker=config.max_replays_per_worker,
+            max_failure_rate=config.max_failure_rate,
+            max_concurrent_replays=config.max_concurrent_replays,
+            licence=str(config.slow_env),
         )
+
+    def _label_store(self) -> str | None:
+        """Return the folder that keeps the labels: the one given, or the trial's own."""
+        if self.config.label_store is not None:
+            return str(self.config.label_store)
+        storage = self._storage
+        if storage is None or storage.trial_dir_name is None:
+            return None
+        is_local = isinstance(storage.storage_filesystem, LocalFileSystem)
+        folder = storage.trial_fs_path if is_local else self.logdir
+        return str(Path(folder) / "labels")
 
     def _warn_of_divergence(self, divergence: float) -> None:
         if not self._has_warned_of_divergence:
@@ -465,21 +526,13 @@ def register() -> None:
         register_trainable(algorithm.__name__, algorithm)
 
 
+def _run_name(trial_id: str) -> str:
+    """Return whose account labels are bought on; it names files."""
+    return re.sub(r"[^\w.-]", "-", trial_id) if trial_id != "default" else uuid.uuid4().hex
+
+
 def _has_env(runner: Any) -> bool:
     return runner is not None and runner.env is not None
-
-
-def _check_cpus(wanted: float, config: Any) -> None:
-    """Refuse more CPUs than the cluster has: Ray would wait for them without a word."""
-    if config.wait_for_cpus or not ray.is_initialized():
-        return
-    available = ray.cluster_resources().get("CPU", 0.0)
-    if wanted > available:
-        raise ValueError(
-            f"the trial needs {wanted:g} CPUs ({config.num_replay_workers} replay workers among "
-            f"them) and the cluster has {available:g}; lower `num_replay_workers`, "
-            "`num_cpus_per_replay_worker` or `num_env_runners`, or start Ray with more CPUs"
-        )
 
 
 def _get_global_rng() -> dict[str, Any]:

@@ -6,17 +6,32 @@ import numpy as np
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_RETURN_MEAN,
+    EVALUATION_RESULTS,
+)
 
 from rllib_offset import metrics
 from rllib_offset.env_runner import OffsetEnvRunner
+from rllib_offset.figure_callback import add_figures
 from rllib_offset.seeded_env_runner import SeededEnvRunner, evaluation_seeds
 
 __all__ = ["OffsetCallback", "ScoreCallback"]
 
 
+_EVALUATED = (
+    metrics.CORRECTED_EPISODE_RETURN_MEAN,
+    metrics.FIDELITY_GAP,
+    metrics.NORMALISED_SCORE,
+)
+
+
 class ScoreCallback(RLlibCallback):
     """Adds the normalised score to an evaluation, where the environment knows its references.
+
+    RLlib repeats the latest evaluation in the result of one more iteration, then as NaN; it is
+    repeated here until the next one, with what this package adds to it.
 
     An environment may offer ``reference_returns(seeds) -> (random, optimal)``; the score of the
     evaluation's mean return is then 0 for a random agent and 1 for the best possible one.
@@ -41,6 +56,21 @@ class ScoreCallback(RLlibCallback):
             score = (mean_return - random_return) / (optimal_return - random_return)
             evaluation_metrics[metrics.NORMALISED_SCORE] = score
 
+    @override(RLlibCallback)
+    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        """Repeat the latest evaluation, and draw."""
+        add_figures(algorithm, result, algorithm.config.get("figure_interval"))
+        evaluation = result.get(EVALUATION_RESULTS)
+        if evaluation is None:
+            return
+        fresh = {name: evaluation[name] for name in _EVALUATED if name in evaluation}
+        self._latest = fresh or getattr(self, "_latest", {})
+        evaluation.update(self._latest)
+        truth = evaluation.get(ENV_RUNNER_RESULTS, {})
+        if np.isfinite(truth.get(EPISODE_RETURN_MEAN, np.nan)):
+            self._latest_truth = truth
+        evaluation[ENV_RUNNER_RESULTS] = getattr(self, "_latest_truth", truth)
+
 
 class OffsetCallback(ScoreCallback):
     """Asks for labels from within the environment runner, once there is something to label."""
@@ -63,6 +93,7 @@ class OffsetCallback(ScoreCallback):
     @override(RLlibCallback)
     def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
         """Show the ledger, evaluation of this iteration included."""
+        super().on_train_result(algorithm=algorithm, result=result, **kwargs)
         if hasattr(algorithm, "ledger"):
             result.setdefault(metrics.SLOW, {}).update(algorithm.ledger.as_metrics())
 

@@ -54,6 +54,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self.evaluation_duration = 64
         self.evaluation_config = {"explore": False}
         self.correct = True
+        self.figure_interval: int | None = None
         # slow simulator
         self.slow_env: EnvSpec | None = None
         self.slow_env_config: dict[str, Any] = {}
@@ -62,6 +63,9 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self.step_timeout_s: float | None = None
         self.max_replay_retries = 2
         self.wait_for_cpus = False
+        self.max_replays_per_worker: int | None = None
+        self.max_failure_rate = 0.5
+        self.max_concurrent_replays: int | None = None
         # offset
         self.offset_inputs: tuple[str, ...] | None = None
         self.offset_targets: tuple[str, ...] | None = None
@@ -79,6 +83,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self.offset_pessimism = 0.0
         # labels
         self.label_level = "auto"
+        self.label_store: str | None = None
         self.initial_labels = 50
         self.labels_per_iteration = 1.0
         self.replay_fraction = 0.1
@@ -100,6 +105,9 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         step_timeout_s: float | None = NotProvided,
         max_replay_retries: int = NotProvided,
         wait_for_cpus: bool = NotProvided,
+        max_replays_per_worker: int | None = NotProvided,
+        max_failure_rate: float = NotProvided,
+        max_concurrent_replays: int | None = NotProvided,
     ) -> Self:
         """Set how the slow simulator is reached.
 
@@ -116,6 +124,12 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 lost.
             wait_for_cpus: Wait for CPUs that the cluster does not have yet (it may grow) in place
                 of refusing to start.
+            max_replays_per_worker: Requests after which a worker is replaced, against simulators
+                whose memory grows; ``None`` never.
+            max_failure_rate: Share of the last 100 labels that may fail before the run stops; 1
+                never stops.
+            max_concurrent_replays: Replays at a time of all trials on the cluster, for licensed
+                simulators; ``None`` for no limit.
         """
         return self._set(
             slow_env=env,
@@ -125,6 +139,9 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             step_timeout_s=step_timeout_s,
             max_replay_retries=max_replay_retries,
             wait_for_cpus=wait_for_cpus,
+            max_replays_per_worker=max_replays_per_worker,
+            max_failure_rate=max_failure_rate,
+            max_concurrent_replays=max_concurrent_replays,
         )
 
     def offset(
@@ -194,6 +211,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self,
         *,
         level: str = NotProvided,
+        store: str | None = NotProvided,
         initial: int = NotProvided,
         per_iteration: float = NotProvided,
         replay_fraction: float = NotProvided,
@@ -210,6 +228,10 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         Args:
             level: ``"sample"`` buys single slow steps from visited states, ``"trajectory"`` replays
                 whole episodes; ``"auto"`` takes ``"sample"`` wherever the pair allows it.
+            store: Folder, or URI, in which every slow result is kept from the moment it is there.
+                Runs and trials that name the same folder share their labels: none is bought twice,
+                and a new run starts from what is known.  ``None`` keeps them in the trial's own
+                folder under Tune, and nowhere otherwise.
             initial: Labels bought before training, at well-spread states; sample level.
             per_iteration: Labels bought in every iteration at states that the policy visits; 0.5
                 buys one every second iteration.  Sample level.
@@ -231,6 +253,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         """
         return self._set(
             label_level=level,
+            label_store=store,
             initial_labels=initial,
             labels_per_iteration=per_iteration,
             replay_fraction=replay_fraction,
@@ -402,6 +425,12 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         if not 0 <= self.replay_fraction <= 1:
             self._value_error(
                 f"`replay_fraction` must be within [0, 1], got {self.replay_fraction}"
+            )
+        for field in ("max_replays_per_worker", "max_concurrent_replays"):
+            self._check_at_least(field, 1)
+        if not 0 < self.max_failure_rate <= 1:
+            self._value_error(
+                f"`max_failure_rate` must be within (0, 1], got {self.max_failure_rate}"
             )
         for field in ("initial_labels", "labels_per_iteration", "max_replay_lag", "max_slow_steps"):
             self._check_at_least(field, 0)

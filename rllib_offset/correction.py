@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -28,13 +27,11 @@ from rllib_offset.columns import (
 )
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair_facts import PairFacts
-from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
 
 __all__ = [
     "INPUTS",
     "OUTSIDE",
     "TARGETS",
-    "CorrectedEnv",
     "OffsetCorrection",
     "OffsetLayout",
     "Outcome",
@@ -273,70 +270,6 @@ def default_layout(facts: PairFacts, *, residual: bool) -> tuple[tuple[str, ...]
     if is_measured:
         return (NEXT_STATE, MEASUREMENT), (MEASUREMENT,)
     return (OBS,), (OBS, REWARD)
-
-
-class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """The fast environment, corrected: an ordinary Gymnasium environment that needs no Ray.
-
-    Args:
-        env: The fast environment, with a flat observation (see :func:`rllib_offset.pair.make_env`).
-        correction: The trained correction.
-
-    Example:
-        >>> from rllib_offset.pair import make_env
-        >>> fast = make_env("CartPole-v1")
-        >>> layout = OffsetLayout(("obs",), ("obs", "reward"), 4, fast.action_space)
-        >>> env = CorrectedEnv(fast, OffsetCorrection(layout))
-        >>> env.reset(seed=1)[0].shape
-        (4,)
-    """
-
-    def __init__(self, env: gym.Env[Any, Any], correction: OffsetCorrection) -> None:
-        super().__init__(env)
-        self.correction = correction
-        self._outcome: Outcome | None = getattr(env.unwrapped, "outcome", None)
-        self._fast_obs: NDArray[np.float32] = np.zeros(0, np.float32)
-        self._time = 0
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reset the fast environment and correct its first observation."""
-        obs, info = self.env.reset(seed=seed, options=options)
-        self._fast_obs, self._time = obs, 0
-        return self.correction.reset_observations(obs[None])[0], info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step the fast environment and correct what it returned."""
-        layout = self.correction.layout
-        uses_state = layout.needs_state or layout.measurement_dim > 0
-        state = get_simulator_state(self.env) if uses_state else np.zeros(0)
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        self._time += 1
-        fast: Columns = {
-            PREV_OBS: self._fast_obs[None],
-            OBS: obs[None],
-            ACTION: np.asarray(action)[None],
-            REWARD: np.array([reward], np.float32),
-            TERMINATED: np.array([terminated]),
-            TIME: np.array([self._time], np.float32),
-            STATE: state[None],
-        }
-        if uses_state:
-            fast[NEXT_STATE] = get_simulator_state(self.env)[None]
-        if layout.measurement_dim:
-            fast[MEASUREMENT] = np.asarray(info["measurement"])[None]
-        corrected = self.correction.steps(fast, self._outcome)
-        self._fast_obs = obs
-        if layout.resynchronises:
-            set_simulator_state(self.env, corrected[NEXT_STATE][0])
-        return (
-            corrected[OBS][0],
-            float(corrected[REWARD][0]),
-            bool(corrected[TERMINATED][0]),
-            truncated,
-            info,
-        )
 
 
 def _apply_outcome(

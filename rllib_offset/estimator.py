@@ -14,6 +14,8 @@ from rllib_offset.sampling import label_hashes
 
 __all__ = ["OffsetEstimator"]
 
+_LABELS_OF_A_RANGE = 5  # fewer slow rewards say little of their range
+
 
 class OffsetEstimator:
     """Turns labels into the next :class:`~rllib_offset.correction.OffsetCorrection`.
@@ -44,6 +46,7 @@ class OffsetEstimator:
         self._num_groups = 0
         self._held: set[int] = set()
         self._latest_rewards: list[float] = []
+        self._latest_inside: list[NDArray[np.bool_]] = []
 
     @property
     def has_labels(self) -> bool:
@@ -63,6 +66,7 @@ class OffsetEstimator:
             square over the targets in units of the offset's own spread; NaN before the first fit.
         """
         self._latest_rewards = []
+        self._latest_inside = []
         errors = [self._add_one(*rows, result) for result in results if (rows := _valid(result))]
         return np.concatenate(errors) if errors else np.zeros(0)
 
@@ -75,6 +79,7 @@ class OffsetEstimator:
             self._held.update(label_hashes(fast[STATE], fast[ACTION]).tolist())
         features, offsets = self.layout.features(fast), self.layout.offsets(slow, fast)
         errors = self._errors(features, offsets)
+        self._latest_inside.append(~self.trainer.is_outside(features))
         self.trainer.add(features, offsets, groups)
         low, high = self._reward_range
         rewards = slow[REWARD]
@@ -98,9 +103,14 @@ class OffsetEstimator:
         rewards = self._latest_rewards
         self._reward_range = (min(rewards, default=np.inf), max(rewards, default=-np.inf))
 
-    def fit(self) -> FitResult:
-        """Fit the predictor to the labels held."""
-        return self.trainer.fit()
+    @property
+    def latest_are_inside(self) -> NDArray[np.bool_]:
+        """Which labels of the latest :meth:`add` lay within the labelled region, ``(N,)``."""
+        return np.concatenate(self._latest_inside) if self._latest_inside else np.zeros(0, bool)
+
+    def fit(self, *, anew: bool = False) -> FitResult:
+        """Fit the predictor to the labels held; ``anew`` takes as many steps as the first time."""
+        return self.trainer.fit(self.trainer.initial_steps if anew else None)
 
     def correction(self) -> OffsetCorrection:
         """Return the correction as it stands; without a single fit it changes nothing."""
@@ -109,13 +119,17 @@ class OffsetEstimator:
         return OffsetCorrection(
             layout=self.layout,
             predictor=self.trainer.numpy_predictor() if fitted else None,
-            reward_range=(low, high) if self._clip_rewards and low <= high else None,
+            reward_range=(low, high) if self._clip_rewards and self._knows_range else None,
             obs_low=self._obs_space.low,
             obs_high=self._obs_space.high,
             pessimism=self._pessimism,
             spread_weights=self.trainer.spread_weights,
             flag_threshold=self.trainer.flag_threshold if fitted else np.inf,
         )
+
+    @property
+    def _knows_range(self) -> bool:
+        return self.trainer.buffer.num_train >= _LABELS_OF_A_RANGE
 
     def get_state(self) -> dict[str, Any]:
         """Return labels, predictor, optimizer and generators."""

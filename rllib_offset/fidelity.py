@@ -36,16 +36,18 @@ class LabelSchedule(ABC):
     """Decides, iteration by iteration, which labels to buy."""
 
     is_frozen: bool = False
+    burst_labels: int = 0  # to buy at well-spread states when `observe` says labels are stale
 
     @abstractmethod
     def plan(self, iteration: int) -> LabelPlan:
         """Return what iteration number ``iteration`` (from 0) buys."""
 
-    def observe(self, errors: ArrayLike) -> bool:
+    def observe(self, errors: ArrayLike, is_inside: ArrayLike | None = None) -> bool:
         """Take note of the errors on fresh labels, measured before they were fitted.
 
         Args:
             errors: ``(N,)``, in units of the offset's own spread.
+            is_inside: ``(N,)``, which of them lie within the labelled region; all, if not given.
 
         Returns:
             Whether the labels bought before these are stale and must be dropped.
@@ -98,9 +100,10 @@ class FreezeBelow(LabelSchedule):
 
     While learning, an iteration buys ``gain * error / tolerance`` labels, within bounds.  Once the
     error on the latest ``window`` fresh labels is below ``tolerance``, labelling and fitting stop.
-    Frozen, a few probe labels are bought every ``probe_interval`` iterations; an error above
-    ``unfreeze_factor * tolerance`` means that the slow simulator has moved, or that the policy went
-    where nothing was labelled: older labels are dropped and a burst is bought.
+    Frozen, a few probe labels are bought every ``probe_interval`` iterations.  An error above
+    ``unfreeze_factor * tolerance`` starts the labelling again; if it lies *within* the labelled
+    region, where the predictor was right before, the slow simulator has moved: the labels bought so
+    far are stale, and ``burst_labels`` new ones are due at well-spread states.
 
     Errors are root mean squares in units of the offset's own spread.
 
@@ -113,8 +116,7 @@ class FreezeBelow(LabelSchedule):
         probe_interval: Iterations between probes while frozen.
         probe_labels: Labels per probe.
         unfreeze_factor: Probe error, in tolerances, that starts the labelling again.
-        burst_labels: Labels bought after that.
-        burst_per_iteration: How many of them in one iteration.
+        burst_labels: Labels to buy when the slow simulator has moved.
     """
 
     tolerance: float
@@ -126,10 +128,8 @@ class FreezeBelow(LabelSchedule):
     probe_labels: int = 4
     unfreeze_factor: float = 3.0
     burst_labels: int = 200
-    burst_per_iteration: int = 40
     is_frozen: bool = field(default=False, init=False)
     _errors: list[float] = field(default_factory=list, init=False)
-    _burst_left: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if self.tolerance <= 0:
@@ -137,8 +137,6 @@ class FreezeBelow(LabelSchedule):
 
     def plan(self, iteration: int) -> LabelPlan:
         """Return the number of steps to label."""
-        if self._burst_left:
-            return LabelPlan(num_step_labels=min(self.burst_per_iteration, self._burst_left))
         if self.is_frozen:
             is_due = iteration % self.probe_interval == 0
             return LabelPlan(num_step_labels=self.probe_labels if is_due else 0, refits=False)
@@ -148,36 +146,36 @@ class FreezeBelow(LabelSchedule):
             num_step_labels=int(np.clip(math.ceil(wanted), self.min_labels, self.max_labels))
         )
 
-    def observe(self, errors: ArrayLike) -> bool:
+    def observe(self, errors: ArrayLike, is_inside: ArrayLike | None = None) -> bool:
         """Freeze, unfreeze or go on."""
-        fresh = [float(error) for error in np.ravel(errors) if np.isfinite(error)]
+        errors = np.ravel(np.asarray(errors, float))
+        is_known = np.isfinite(errors)
+        inside = np.ones(len(errors), bool) if is_inside is None else np.ravel(is_inside)
+        within = errors[is_known & inside].tolist()
+        fresh = errors[is_known].tolist()
         if not fresh:
             return False
-        self._errors = (self._errors + fresh)[-10 * self.window :]
-        if self._burst_left:
-            self._burst_left = max(0, self._burst_left - len(fresh))
-            return False
+        too_large = self.unfreeze_factor * self.tolerance
         if self.is_frozen:
-            has_moved = _rms(fresh) > self.unfreeze_factor * self.tolerance
-            if has_moved:
-                self.is_frozen, self._burst_left, self._errors = False, self.burst_labels, fresh
+            self.is_frozen = _rms(fresh) <= too_large
+            has_moved = 2 * len(within) >= len(fresh) and _rms(within) > too_large
+            self._errors = self._errors if self.is_frozen else []
             return has_moved
+        self._errors = (self._errors + fresh)[-10 * self.window :]
         recent = self._errors[-self.window :]
         self.is_frozen = len(recent) == self.window and _rms(recent) < self.tolerance
         return False
 
     def get_state(self) -> dict[str, Any]:
-        """Return errors, burst and whether it is frozen."""
+        """Return errors and whether it is frozen."""
         return {
             "errors": list(self._errors),
-            "burst_left": self._burst_left,
             "is_frozen": self.is_frozen,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Resume from :meth:`get_state`."""
         self._errors = list(state["errors"])
-        self._burst_left = int(state["burst_left"])
         self.is_frozen = bool(state["is_frozen"])
 
 

@@ -33,12 +33,19 @@ _EPISODE_STEPS = 200
 
 
 def initial_requests(
-    pair: EnvPair, facts: PairFacts, num_labels: int, *, seed: int, steps_per_request: int
+    pair: EnvPair,
+    facts: PairFacts,
+    num_labels: int,
+    *,
+    seed: int,
+    steps_per_request: int,
+    version: int = INITIAL_VERSION,
 ) -> list[ReplayRequest]:
     """Return requests for single steps from well-spread states.
 
     States and actions are Sobol points where the state box is finite and the fast simulator can be
     put anywhere; otherwise they are drawn from rollouts of random actions in the fast simulator.
+    ``version`` is the first word of the requests' keys; ``seed`` draws the points.
     """
     if facts.has_bounded_states and facts.can_set_fast:
         steps = _sobol_steps(facts, num_labels, seed)
@@ -48,7 +55,7 @@ def initial_requests(
         steps = fast
     return [
         ReplayRequest(
-            key=(INITIAL_VERSION, 0, first),
+            key=(version, 0, first),
             kind="steps",
             actions=steps[ACTION][first : first + steps_per_request],
             states=steps[STATE][first : first + steps_per_request],

@@ -1,4 +1,6 @@
+import logging
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,17 @@ def ray_cluster():
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def noise_comes_back(monkeypatch):
+    """What the command silences is for its own process, and this one is pytest's."""
+    from rllib_offset.launch import NOISY_LOGGERS
+
+    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
+    with warnings.catch_warnings():
+        yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)

@@ -1,15 +1,15 @@
-import logging
 import re
-import subprocess
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rllib_offset import cli
+from rllib_offset import cli, launch
+from rllib_offset.commands import train
+from rllib_offset.experiment_checks import prepare_experiment
+from rllib_offset.experiments import load_experiments
+from rllib_offset.user_errors import UserError
 
 TUNED_CONFIGS = sorted((Path(__file__).parent.parent / "tuned_configs").glob("*.yaml"))
 TINY_PPO = {
@@ -27,16 +27,7 @@ TINY_PPO = {
 }
 
 
-@pytest.fixture(autouse=True)
-def noise_comes_back(monkeypatch):
-    """What the command silences is for its own process, and this one is pytest's."""
-    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
-    levels = {name: logging.getLogger(name).level for name in cli.NOISY_LOGGERS}
-    with warnings.catch_warnings():
-        yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+pytestmark = pytest.mark.usefixtures("noise_comes_back")
 
 
 @pytest.fixture
@@ -44,7 +35,7 @@ def ray_must_not_start(monkeypatch):
     def start(*_args):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(cli, "_start_ray", start)
+    monkeypatch.setattr(launch, "start_ray", start)
 
 
 @pytest.fixture
@@ -138,7 +129,7 @@ def test_a_mistaken_option_is_refused(run_file, options, message):
 def prepared(monkeypatch):
     """Run the command up to where Ray would start, and return the experiments."""
     seen = {}
-    monkeypatch.setattr(cli, "_run_experiments", lambda experiments, **_: seen.update(experiments))
+    monkeypatch.setattr(train, "run_experiments", lambda experiments, *_: seen.update(experiments))
     return seen
 
 
@@ -185,20 +176,206 @@ def test_several_experiments_cannot_share_one_name(run_file):
     assert "one experiment, got 2 (x, y)" in result.stderr
 
 
-def test_help_does_not_import_ray():
-    code = (
-        "import sys; from typer.testing import CliRunner; from rllib_offset.cli import app;"
-        "assert CliRunner().invoke(app, ['train', 'file', '--help']).exit_code == 0;"
-        "sys.exit('ray' in sys.modules)"
+def test_options_alone_describe_an_experiment(prepared):
+    words = ("--run", "PPO", "-e", "CartPole-v1", "-c", "{lr: 3e-4}", "-s", "{timesteps_total: 9}")
+    result = CliRunner().invoke(cli.app, ["train", *words, "--set", "model.fcnet_hiddens=[8]"])
+    assert result.exit_code == 0, result.output
+    spec = prepared["ppo-cartpole-v1"]
+    assert spec["run"] == "PPO"
+    assert spec["stop"] == {"num_env_steps_sampled_lifetime": 9}
+    assert spec["config"] == {
+        "env": "CartPole-v1",
+        "lr": 0.0003,
+        "model_config": {"fcnet_hiddens": [8]},
+    }
+    assert "Note: `model` is now `model_config`\n" in result.stderr
+
+
+def test_without_an_algorithm_there_is_nothing_to_train():
+    result = CliRunner().invoke(cli.app, ["train", "--env", "CartPole-v1"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: no algorithm; give e.g. --algo")
+
+
+def test_an_option_before_the_file_is_refused(prepared):
+    result = CliRunner().invoke(cli.app, ["train", "--stop", "{}", "file", "x.yaml"])
+    assert result.exit_code == 2
+    assert "--stop comes after the file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("in_file", "options", "expected"),
+    [
+        pytest.param({}, (), {"checkpoint_at_end": True}, id="default"),
+        pytest.param(
+            {"checkpoint_frequency": 5, "num_to_keep": 2},
+            (),
+            {"checkpoint_at_end": True, "checkpoint_frequency": 5, "num_to_keep": 2},
+            id="the-file-is-kept",
+        ),
+        pytest.param(
+            {"checkpoint_frequency": 5},
+            ("--checkpoint-freq", "1", "--keep-checkpoints-num", "3"),
+            {"checkpoint_at_end": True, "checkpoint_frequency": 1, "num_to_keep": 3},
+            id="an-option-wins",
+        ),
+        pytest.param(
+            {},
+            ("--checkpoint-score-attr", "min-episode_len_mean"),
+            {
+                "checkpoint_at_end": True,
+                "checkpoint_score_attribute": "env_runners/episode_len_mean",
+                "checkpoint_score_order": "min",
+            },
+            id="old-score",
+        ),
+    ],
+)
+def test_checkpoint_options(run_file, prepared, in_file, options, expected):
+    assert run_file({"x": TINY_PPO | {"checkpoint_config": in_file}}, *options).exit_code == 0
+    assert prepared["x"]["checkpoint_config"] == expected
+
+
+OLD_LAYOUT = """
+cartpole-ppo:
+    env: CartPole-v1
+    run: PPO
+    stop: {episode_reward_mean: 150, timesteps_total: 100000}
+    config:
+        framework: torch
+        num_workers: 0
+        num_sgd_iter: 6
+        sgd_minibatch_size: 128
+        train_batch_size: 4000
+        observation_filter: MeanStdFilter
+        model: {fcnet_hiddens: [32], fcnet_activation: linear}
+        vf_share_layers: true
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_old_file_runs_with_one_note_per_key(run_file, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(launch, "start_ray", lambda *_: None)
+    monkeypatch.setattr(launch, "_prepare_for_tune", lambda experiments: seen.update(experiments))
+    monkeypatch.setattr(launch, "_tune", lambda *_: ([], None))
+    monkeypatch.setattr(launch, "_finish", lambda *_: None)
+    result = run_file(OLD_LAYOUT)
+    assert result.exit_code == 0, result.output
+    spec = seen["cartpole-ppo"]
+    assert spec["stop"] == {
+        "env_runners/episode_return_mean": 150,
+        "num_env_steps_sampled_lifetime": 100000,
+    }
+    assert spec["config"].pop("_env_to_module_connector")().__class__.__name__ == "MeanStdFilter"
+    assert spec["config"] == {
+        "env": "CartPole-v1",
+        "num_env_runners": 0,
+        "num_epochs": 6,
+        "minibatch_size": 128,
+        "train_batch_size_per_learner": 4000,
+        "_model_config": {
+            "fcnet_hiddens": [32],
+            "fcnet_activation": "linear",
+            "vf_share_layers": True,
+        },
+    }
+    notes = result.stderr.splitlines()
+    assert len(notes) == 10
+    assert all(note.startswith("Note: `") for note in notes)
+
+
+PYTHON_FILE = """
+from ray import tune
+from ray.rllib.algorithms.ppo import PPOConfig
+
+config = (
+    PPOConfig()
+    .environment("CartPole-v1")
+    .training(lr=tune.grid_search([0.001, 0.01]), minibatch_size=50)
+)
+stop = {"training_iteration": 2}
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_python_file_defines_config_and_stop(tmp_path, prepared):
+    (tmp_path / "mine.py").write_text(PYTHON_FILE)
+    result = CliRunner().invoke(cli.app, ["train", "file", str(tmp_path / "mine.py")])
+    assert result.exit_code == 0, result.output
+    spec = prepared["mine"]
+    assert spec["stop"] == {"training_iteration": 2}
+    assert spec["config"] == {
+        "env": "CartPole-v1",
+        "lr": {"grid_search": [0.001, 0.01]},
+        "minibatch_size": 50,
+    }
+    prepare_experiment("mine", spec)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_configuration_goes_to_yaml_and_back(tmp_path, run_file, prepared):
+    (tmp_path / "mine.py").write_text(
+        "from rllib_offset import OffsetA2CConfig\n"
+        "config = OffsetA2CConfig().environment('CartPole-v1').slow_simulator(\n"
+        "    env='CartPole-v1', num_replay_workers=3\n"
+        ").labels(level='sample', initial=7)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert CliRunner().invoke(cli.app, ["train", "file", str(tmp_path / "mine.py")]).exit_code == 0
+    config = prepared["mine"]["config"]
+    assert yaml.safe_load(yaml.safe_dump(config)) == config
+    assert run_file({"again": {"run": "OffsetA2C", "config": config}}).exit_code == 0
+    assert prepared["again"]["config"] == config
+    assert config["initial_labels"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = 1", "must define `config`"), ("1 / 0", "raised ZeroDivisionError")],
+)
+def test_a_mistaken_python_file_is_one_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    result = CliRunner().invoke(cli.app, ["train", "file", str(tmp_path / "mine.py")])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_samplers_can_be_written_in_a_file():
+    spec = {"run": "PPO", "config": {"env": "CartPole-v1", "lr": {"loguniform": [1e-4, 1e-2]}}}
+    prepare_experiment("x", spec)
+    assert 1e-4 <= spec["config"]["lr"].sample() <= 1e-2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_mistaken_sampler_is_refused():
+    spec = {"run": "PPO", "config": {"lr": {"loguniform": [1e-4, 1e-2, 3, 4, 5]}}}
+    with pytest.raises(UserError, match="loguniform"):
+        prepare_experiment("x", spec)
+
+
+@pytest.mark.usefixtures("ray_must_not_start")
+@pytest.mark.filterwarnings("ignore")
+def test_an_unknown_scheduler_is_refused_with_the_nearest_one(run_file):
+    result = run_file({"x": TINY_PPO}, "--scheduler", "AHSA")
+    assert result.exit_code == 2
+    assert "--scheduler AHSA: unknown scheduler" in result.stderr
+
+
+def test_resuming_says_what_it_does_not_read(run_file, prepared):
+    result = run_file({"x": TINY_PPO}, "--resume", "--stop", "{training_iteration: 9}")
+    assert result.exit_code == 0
+    assert "--stop is not read" in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", TUNED_CONFIGS, ids=lambda path: path.stem)
 def test_every_tuned_config_is_valid(path):
-    for name, spec in cli.load_experiments(path).items():
-        cli.prepare_experiment(name, spec)
+    experiments, notes = load_experiments(path)
+    assert not notes
+    for name, spec in experiments.items():
+        prepare_experiment(name, spec)
 
 
 @pytest.mark.ray
@@ -230,3 +407,24 @@ class TestTraining:
         result = run_file(with_config(num_env_runners=500))
         assert result.exit_code == 2
         assert "needs 501 CPU" in result.stderr
+
+    def test_experiments_run_together_keep_their_results_and_resume(self, run_file, tmp_path):
+        """Tune by itself keeps the results of the first experiment only."""
+        place = ("--storage-path", str(tmp_path / "results"))
+        result = run_file({"first": TINY_PPO, "second": TINY_PPO}, *place)
+        assert result.exit_code == 0, result.output
+        for name in ("first", "second"):
+            (trial,) = (tmp_path / "results" / name).glob("PPO_*")
+            assert (trial / "result.json").read_text().count("\n") == 2
+        assert "  try the agent       rllib evaluate " in result.stdout
+        again = run_file({"first": TINY_PPO, "second": TINY_PPO}, *place, "--resume")
+        assert again.exit_code == 0, again.output
+        assert again.stdout.count("  iterations              2 in ") == 2
+        second = tmp_path / "results" / "second"
+        assert f"  results                 {second}" in again.stdout
+
+    def test_nothing_to_resume_is_one_line(self, run_file, tmp_path):
+        place = ("--storage-path", str(tmp_path / "results"))
+        result = run_file({"new": TINY_PPO}, *place, "--resume")
+        assert result.exit_code == 2
+        assert "nothing to resume" in result.stderr

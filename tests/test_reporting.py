@@ -2,10 +2,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from rllib_offset.console import display, show_next_commands
 from rllib_offset.reporting import (
     FIGURE_NAME,
+    StatusLines,
     TrialReport,
+    best_trial,
     find_metric,
+    fraction_done,
+    next_commands,
     root_cause,
     status_line,
     summary,
@@ -49,7 +54,8 @@ def report_of(*results):
 
 
 def test_a_status_line_shows_what_the_iteration_brought():
-    line = status_line(report_of(OFFSET_RESULT), planned_iterations=300)
+    before = {"num_env_steps_sampled_lifetime": 0}
+    line = status_line(report_of(before, OFFSET_RESULT), planned_iterations=300)
     words = line.replace(",", "").split()
     assert words[:2] == ["iter", "7/300"]
     for text in ("3500 steps/s", "corrected -35.25", "slow -36.50", "hold-out 0.0125"):
@@ -119,3 +125,103 @@ def test_a_trial_without_an_error_file_says_so(trial):
 def test_what_is_not_a_number_is_missing(value):
     assert find_metric({"a": {"b": value}}, "a", "b") is None
     assert find_metric({"a": value}, "a", "b") is None
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ({"training_iteration": 14}, 0.5),
+        ({"training_iteration": 14, "num_env_steps_sampled_lifetime": 10_000}, 0.7),
+        ({"slow/num_env_steps_lifetime": 3500}, 1.0),
+        ({"time_total_s": 750}, 0.1),
+        ({"env_runners/episode_return_mean": -10}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_how_far_a_trial_is_follows_from_the_criterion_that_is_nearest(stop, expected):
+    assert fraction_done(OFFSET_RESULT, stop) == expected
+
+
+def trial_of(number, checkpoint="the/checkpoint", status="RUNNING"):
+    return SimpleNamespace(
+        trial_id=str(number),
+        experiment_tag=str(number),
+        evaluated_params={"config/lr": 0.00123456789, "seed": number},
+        status=status,
+        stopping_criterion={"training_iteration": 14},
+        checkpoint=SimpleNamespace(path=checkpoint) if checkpoint else None,
+        path=f"results/my run/trial{number}",
+        last_result={},
+        storage=SimpleNamespace(experiment_dir_name="demo"),
+    )
+
+
+def test_the_progress_of_a_run_is_that_of_all_its_trials():
+    progress = []
+    status = StatusLines(lambda line: None, on_progress=progress.append)
+    status.setup(total_num_samples=2)
+    first, second = trial_of(1), trial_of(2)
+    status.on_trial_result(1, [first], first, OFFSET_RESULT)
+    status.on_trial_complete(2, [first], first)
+    status.on_trial_result(3, [first, second], second, OFFSET_RESULT)
+    assert progress == [0.25, 0.5, 0.75]
+
+
+def test_trials_are_told_apart_by_what_they_vary():
+    lines = []
+    status = StatusLines(lines.append, shows_experiment=True)
+    status.setup(total_num_samples=2)
+    status.on_trial_result(1, [], trial_of(1), OFFSET_RESULT)
+    assert lines[0].startswith("demo lr=0.001235 seed=1  iter")
+
+
+def test_what_a_resumed_run_had_finished_counts_as_complete():
+    status = StatusLines(lambda line: None)
+    done, going = trial_of(1, status="TERMINATED"), trial_of(2)
+    done.last_result = OFFSET_RESULT
+    status.on_step_begin(1, [done, going])
+    assert status.report_of(done).is_complete
+    assert status.report_of(done).last_result == OFFSET_RESULT
+    assert not status.report_of(going).is_complete
+
+
+def test_the_speed_of_a_resumed_trial_is_not_that_of_all_its_steps():
+    assert report_of(OFFSET_RESULT | {"training_iteration": 7}).steps_per_s is None
+
+
+def test_the_best_trial_is_the_one_with_the_highest_true_return():
+    status = StatusLines(lambda line: None)
+    good, bad, unsaved = trial_of(1), trial_of(2), trial_of(3, checkpoint=None)
+    for trial, value in ((good, -1.0), (bad, -9.0), (unsaved, 5.0)):
+        result = {"evaluation": {"env_runners": {"episode_return_mean": value}}}
+        status.report_of(trial).update(result)
+    assert best_trial([bad, good, unsaved], status) is good
+    assert best_trial([unsaved], status) is None
+
+
+def test_the_next_commands_can_be_pasted_into_a_shell(capsys):
+    commands = dict(next_commands(trial_of(1, checkpoint="my run/checkpoint")))
+    assert commands["try the agent"] == "rllib evaluate 'my run/checkpoint'"
+    assert commands["read about the run"] == "rllib report 'results/my run'"
+    show_next_commands(list(commands.items()))
+    assert "  read about the run  rllib report 'results/my run'\n" in capsys.readouterr().out
+
+
+def test_a_log_shows_lines_and_no_bar(capsys):
+    with display() as shown:
+        shown.line("one")
+        shown.progress(0.5)
+    assert capsys.readouterr().out == "one\n"
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with display() as shown:
+        shown.line("one")
+        shown.progress(0.5)
+    shown_text = capsys.readouterr().out
+    assert "one" in shown_text
+    assert "50%" in shown_text
+    assert "left" in shown_text

@@ -1,0 +1,170 @@
+"""What a good policy costs in slow steps: method x pair, over seeds.
+
+    python benchmarks/economy.py --seeds 5 --out economy_results
+
+Writes economy.md, economy.csv and economy.png into the folder; runs that are there already are not
+repeated.  "to 95 %": slow steps until 95 % of the baseline's final score; the ratios are to the
+slow-only arms of the same pair.
+"""
+
+import argparse
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from harness import Arm, Run, interval, markdown, run_all, table
+
+IDS = "rllib_offset.envs:rllib_offset/{}-v0"
+SLOW, DRIFT = IDS.format("PointMass"), IDS.format("DriftPointMass")
+MOVING = "pairs.MovingPointMass"
+PENDULUM = IDS.format("DampedPendulum")
+OFTEN = {"evaluation_interval": 5}
+EVERY_TIME = {"evaluation_interval": 1}
+# slow-only PPO with small batches: the best slow-only method that tuning found
+TUNED_PPO = {
+    "run": "PPO",
+    "env": SLOW,
+    "train_batch_size_per_learner": 200,
+    "minibatch_size": 50,
+    "num_envs_per_env_runner": 2,
+    "lr": [[0, 1e-3], [12_000, 1e-4]],
+    **EVERY_TIME,
+}
+
+POINT_MASS = [
+    Arm("A2C, slow only", "pointmass-baseline", OFTEN, is_slow_only=True),
+    Arm("PPO, slow only, tuned", "pointmass-offset-ppo", TUNED_PPO, is_slow_only=True),
+    Arm("A2C, 10 % of trajectories", "pointmass-offset-serial", {"replay_fraction": 0.1, **OFTEN}),
+    Arm("A2C, single steps", "pointmass-offset-samples", OFTEN),
+    Arm("PPO, single steps", "pointmass-offset-ppo-samples", EVERY_TIME),
+    Arm(
+        "A2C, first batch only (exploited)",
+        "pointmass-offset-serial",
+        {"replay_fraction": 0.0, "offset_clip_rewards": False, **OFTEN},
+    ),
+    Arm(
+        "A2C, target moves at 150, frozen and probed",
+        "pointmass-offset-samples",
+        {"slow_env": MOVING, "freeze_below": 0.04, "initial_labels": 100, **OFTEN},
+        move_target_at=151,
+    ),
+]
+MORE_POINT_MASS = [
+    Arm("A2C, every trajectory", "pointmass-offset-serial", OFTEN),
+    Arm(
+        "A2C, single steps, uncertain",
+        "pointmass-offset-samples",
+        {"label_choice": "uncertain", **OFTEN},
+    ),
+    Arm(
+        "PPO, 10 % of trajectories", "pointmass-offset-ppo", {"replay_fraction": 0.1, **EVERY_TIME}
+    ),
+    Arm(
+        "A2C, target moves at 150, fixed trickle",
+        "pointmass-offset-samples",
+        {"slow_env": MOVING, "labels_per_iteration": 2, **OFTEN},
+        move_target_at=151,
+    ),
+]
+DYNAMICS = [
+    Arm("drift: A2C, slow only", "pointmass-baseline", {"env": DRIFT, **OFTEN}, is_slow_only=True),
+    Arm(
+        "drift: A2C, paper's form, every trajectory",
+        "pointmass-offset-serial",
+        {"slow_env": DRIFT, "offset_dynamics": "same", **OFTEN},
+    ),
+    Arm("drift: A2C, one-step residual", "pointmass-drift-residual", OFTEN),
+]
+RUGGED = [
+    Arm("rugged: A2C, fast + offset", "pointmass-rugged"),
+    Arm("rugged: A2C, pure surrogate", "pointmass-rugged", {"env": "pairs.BlindPointMass"}),
+]
+PENDULUMS = [
+    Arm(
+        "pendulum: PPO, slow only",
+        "pendulum-residual",
+        {"run": "PPO", "env": PENDULUM},
+        is_slow_only=True,
+    ),
+    Arm("pendulum: PPO, one-step residual", "pendulum-residual"),
+]
+ARMS = [*POINT_MASS, *DYNAMICS, *RUGGED, *PENDULUMS]
+
+
+def baseline_of(name: str, runs: dict[str, list[Run]]) -> list[Run]:
+    """Return the slow-only A2C (Pendulum: PPO) runs of the same pair."""
+    pair = name.split(": ")[0] + ": " if ": " in name else ""
+    names = [other for other in runs if other.startswith(f"{pair}A2C, slow only")]
+    names += [other for other in runs if pair and other.startswith(f"{pair}PPO, slow only")]
+    return runs[names[0]] if names else runs["A2C, slow only"]
+
+
+def threshold(runs: list[Run]) -> float:
+    """95 % of the final score, where there is a score."""
+    return 0.95 * float(np.mean([run.scores[-1] for run in runs]))
+
+
+def to_95(runs: list[Run], goal: float) -> float:
+    """Median over seeds of the slow steps to the goal; NaN if half of them never got there."""
+    return float(np.median([run.slow_steps_to(goal) for run in runs]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("economy_results"))
+    parser.add_argument("--more", action="store_true", help="further arms on PointMass")
+    options = parser.parse_args()
+    arms = [*ARMS, *(MORE_POINT_MASS if options.more else [])]
+    runs = run_all(arms, range(options.seeds), options.out)
+    goals = {name: threshold(baseline_of(name, runs)) for name in runs}
+    tuned = to_95(runs["PPO, slow only, tuned"], goals["A2C, slow only"])
+    costs = {name: to_95(arm_runs, goals[name]) for name, arm_runs in runs.items()}
+
+    def ratio(name: str, cost: float) -> str:
+        return f"{cost / costs[name]:,.0f}" if np.isfinite(cost / costs[name]) else "-"
+
+    columns = {
+        "final": lambda r: "{:.3f} ± {:.3f}".format(*interval([run.final for run in r])),
+        "lowest": lambda r: f"{min(run.final for run in r):.3f}",
+        "slow steps": lambda r: f"{np.mean([run.slow_steps[-1] for run in r]):,.0f}",
+        "to 95 %": lambda r: f"{costs[r[0].arm]:,.0f}",
+        "x slow-only A2C": lambda r: ratio(
+            r[0].arm, to_95(baseline_of(r[0].arm, runs), goals[r[0].arm])
+        ),
+        "x tuned slow-only PPO": lambda r: ratio(r[0].arm, tuned) if ": " not in r[0].arm else "-",
+        "wall clock [s]": lambda r: f"{np.mean([run.wall_s for run in r]):.0f}",
+    }
+    rows = table(runs, columns)
+    (options.out / "economy.md").write_text(markdown(rows) + "\n")
+    with open(options.out / "economy.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    (options.out / "runs.json").write_text(
+        json.dumps([asdict(run) for arm_runs in runs.values() for run in arm_runs])
+    )
+    shown = [arm for arm in arms if ": " not in arm.name and arm.move_target_at is None]
+    draw({arm.name: runs[arm.name] for arm in shown}, options.out / "economy.png")
+    print(markdown(rows))
+
+
+def draw(runs: dict[str, list[Run]], path: Path) -> None:
+    """Score over slow steps, mean of the seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    ax = figure.subplots()
+    for name, arm_runs in runs.items():
+        steps = np.mean([run.slow_steps for run in arm_runs], axis=0)
+        ax.plot(steps, np.mean([run.scores for run in arm_runs], axis=0), label=name)
+    ax.axhline(1, color="0.6", linewidth=0.8)
+    ax.set(
+        xscale="log", xlabel="slow steps bought", ylabel="normalised score in slow", ylim=(0, 1.05)
+    )
+    ax.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

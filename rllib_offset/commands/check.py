@@ -1,0 +1,58 @@
+"""``rllib check``: what a pair of simulators allows, in plain words or as JSON."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from rllib_offset.experiments import parse_mapping
+from rllib_offset.user_errors import EXIT_REFUSED, UserError, user_errors
+
+__all__ = ["check"]
+
+
+def check(
+    fast: Annotated[
+        str,
+        typer.Argument(
+            metavar="FAST", help="Gymnasium id ('module:Id' imports first) or class path."
+        ),
+    ],
+    slow: Annotated[str, typer.Argument(metavar="SLOW", help="The same for the slow simulator.")],
+    fast_config: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="What the fast one is made with: '{shift: [0, 1]}'."),
+    ] = None,
+    slow_config: Annotated[
+        str | None, typer.Option(metavar="JSON", help="What the slow one is made with.")
+    ] = None,
+    steps: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Steps to compare; about twice as many slow ones."),
+    ] = 20,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the episodes and the random actions.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Test what a pair of simulators allows; exit code 2 if it cannot be used.
+
+    Example: rllib check rllib_offset.envs:rllib_offset/Pendulum-v0
+    rllib_offset.envs:rllib_offset/DampedPendulum-v0
+    """
+    from rllib_offset.pair import EnvPair
+
+    with user_errors():
+        pair = EnvPair(
+            fast,
+            slow,
+            fast_config=parse_mapping(fast_config, option="--fast-config") or {},
+            slow_config=parse_mapping(slow_config, option="--slow-config") or {},
+        )
+        try:
+            report = pair.check(seed=seed, steps=steps)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
+    if report.problems:
+        raise typer.Exit(EXIT_REFUSED)

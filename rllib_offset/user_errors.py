@@ -1,0 +1,48 @@
+"""What a user can put right: one line on standard error, and an exit code.
+
+Every verb of the command runs inside :func:`user_errors`.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_REFUSED",
+    "UserError",
+    "one_line",
+    "user_errors",
+]
+
+EXIT_FAILED = 1  # a trial failed; its traceback lies in its results folder
+EXIT_REFUSED = 2  # the command, the file, a setting or the pair of simulators is wrong
+EXIT_INTERRUPTED = 130  # stopped by Ctrl-C, as a shell reports it
+
+
+class UserError(Exception):
+    """What a user can put right; shown as one line, without a traceback."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a :class:`UserError` into one line and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"Error: {one_line(error)}", err=True)
+        raise typer.Exit(EXIT_REFUSED) from None
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return the message of an error without line breaks, and without RLlib's usual postscript.
+
+    Example:
+        >>> one_line(ValueError("too    many"))
+        'too many'
+    """
+    text = re.sub(r"To suppress all validation errors.*", "", str(error), flags=re.DOTALL)
+    return " ".join(text.split()) or type(error).__name__

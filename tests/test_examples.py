@@ -1,0 +1,90 @@
+"""Every example runs, and answers the question at its head."""
+
+import ast
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rllib_offset import EnvPair
+
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_asks_one_question_in_less_than_60_lines(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 60
+    question = ast.get_docstring(ast.parse(text)).splitlines()[0]
+    assert question.endswith("?")
+
+
+def test_every_example_is_run_below():
+    tests = Path(__file__).read_text()
+    assert not [path.stem for path in EXAMPLES if f'"{path.stem}"' not in tests]
+
+
+def test_each_level_of_a_pair_is_reached():
+    example = load("bring_your_own_pair")
+    reports = [EnvPair(fast, slow).check() for fast, slow in example.PAIRS]
+    assert [report.level for report in reports] == [0, 1, 2]
+    assert not any(report.problems for report in reports)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "external_simulator",
+        "ledger_with_pandas",
+        "offset_under_ppo",
+        "population_based_training",
+        "quickstart",
+        "resume_after_a_crash",
+        "several_nodes",
+        "tune_search_with_asha",
+    ],
+)
+def test_an_example_runs_as_a_script_and_says_something(name, tmp_path):
+    """As a user runs it: in a process of its own, with results out of the way."""
+    lines = run_script(name, tmp_path)
+    assert lines
+    if name == "resume_after_a_crash":
+        without, after = (float(word.rstrip(",")) for word in lines[-1].split() if "." in word)
+        assert without == after
+    if name == "several_nodes":
+        assert lines[-1] == "2000 slow steps on 2 nodes"
+    if name == "ledger_with_pandas":
+        assert lines[-1].split()[1] == "58"  # 50 before training, then 2 in each iteration
+
+
+@pytest.mark.slow
+def test_the_corrected_environment_trains_agents_of_other_libraries(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    lines = run_script("corrected_env_with_sb3", tmp_path)
+    assert math.isfinite(float(lines[-1].split()[-1]))
+
+
+def run_script(name, home):
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", str(FOLDER / f"{name}.py")],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(FOLDER.parent)},
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout.splitlines()

@@ -1,0 +1,79 @@
+"""What is built holds everything, and works where the repository is not."""
+
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUNED_CONFIGS = {path.name for path in (ROOT / "tuned_configs").glob("*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel, built from the sdist as an installer would, and the sdist."""
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    build = ["-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    run(sys.executable, *build)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def run(*command, cwd=None):
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout
+
+
+def configs_in(names, folder):
+    paths = [Path(name) for name in names]
+    return {path.name for path in paths if path.parent.as_posix().endswith(folder)}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_examples_and_the_types(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        names = wheel.namelist()
+    assert configs_in(names, "rllib_offset/tuned_configs") == TUNED_CONFIGS
+    assert "rllib_offset/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests", "docs", "examples"))]
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_the_examples_and_the_tests(built):
+    with tarfile.open(built[1]) as sdist:
+        names = sdist.getnames()
+    assert configs_in(names, "/tuned_configs") >= TUNED_CONFIGS
+    for folder in ("tests", "examples", "docs"):
+        assert configs_in(names, f"/{folder}")
+
+
+@pytest.mark.slow
+def test_the_command_works_from_an_installed_wheel(built, tmp_path):
+    """The dependencies are borrowed from this environment; the package is not."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
+    run(str(scripts / "python"), "-m", "pip", "install", "-q", "--no-deps", str(built[0]))
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    dependencies = Path(pytest.__file__).parents[1]
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+
+    rllib = str(scripts / "rllib")
+    listed = run(rllib, "example", "list", cwd=tmp_path)
+    assert {f"{line.split()[0]}.yaml" for line in listed.splitlines()} == TUNED_CONFIGS
+    assert run(rllib, "example", "get", "demo", cwd=tmp_path).startswith("# Algorithm 2")
+    where = run(
+        str(scripts / "python"),
+        "-c",
+        "import rllib_offset; print(rllib_offset.__file__)",
+        cwd=tmp_path,
+    )
+    assert str(site) in where
+    point_mass = "rllib_offset.envs:rllib_offset/PointMass-v0"
+    assert "level 2" in run(rllib, "check", point_mass, point_mass, cwd=tmp_path)

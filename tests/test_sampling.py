@@ -1,0 +1,120 @@
+"""Steps into trajectories, and which of them are to be labelled."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rllib_offset.correction import OffsetCorrection, OffsetLayout
+from rllib_offset.env_runner import falls_on
+from rllib_offset.sampling import Recorder, StepPicker, share_of
+from tests.envs import ACTION_SPACES
+
+LAYOUT = OffsetLayout(("obs",), ("reward",), 1, ACTION_SPACES["box"])
+NOTHING_LEARNED = OffsetCorrection(LAYOUT)
+
+
+def test_a_trajectory_is_the_steps_of_one_lane():
+    recorder = Recorder(lanes=3, ticks=2)
+    for tick in range(5):  # more than it was made for: the arrays double
+        obs = np.array([[10.0 * lane + tick] for lane in range(3)], np.float32)
+        recorder.put(
+            tick,
+            fast={"reward": obs[:, 0]},
+            seen={"prev_obs": obs, "obs": obs + 0.5, "reward": -obs[:, 0], "action": obs + 100},
+            outputs={"logp": obs[:, 0]},
+        )
+    trajectory = recorder.trajectory(
+        1, slice(1, 4), seed=3, ordinal=4, terminated=True, truncated=False
+    )
+    np.testing.assert_array_equal(trajectory.obs[:, 0], [11, 12, 13, 13.5])
+    np.testing.assert_array_equal(trajectory.rewards, [-11, -12, -13])
+    np.testing.assert_array_equal(trajectory.actions[:, 0], [111, 112, 113])
+    np.testing.assert_array_equal(trajectory.outputs["logp"], [11, 12, 13])
+    np.testing.assert_array_equal(trajectory.fast["reward"], [11, 12, 13])
+    assert (trajectory.seed, trajectory.ordinal, trajectory.lane) == (3, 4, 1)
+    assert trajectory.terminated
+    assert not trajectory.truncated
+
+
+def test_a_trajectory_is_a_copy():
+    recorder = Recorder(lanes=1, ticks=1)
+    columns = {name: np.zeros((1, 1), np.float32) for name in ("prev_obs", "obs", "action")}
+    recorder.put(0, fast={}, seen={**columns, "reward": np.zeros(1)}, outputs={})
+    facts = {"seed": 0, "ordinal": 0, "terminated": False, "truncated": True}
+    trajectory = recorder.trajectory(0, slice(0, 1), **facts)
+    recorder.put(0, fast={}, seen={**columns, "reward": np.ones(1)}, outputs={})
+    assert trajectory.rewards == [0.0]
+
+
+def run_lanes(picker, lengths, num_lanes):
+    """Step lanes whose episodes have the given lengths; return the numbers of the steps picked."""
+    left, number = list(lengths), 0
+    lanes = [left.pop(0) if left else 0 for _ in range(num_lanes)]
+    while any(lanes):
+        running = np.array([steps > 0 for steps in lanes])
+        numbers = np.full(num_lanes, -1)
+        numbers[running] = number + np.arange(running.sum())
+        if picker.wants(running):
+            rows = numbers[:, None].astype(np.float64)
+            picker.pick({"state": rows, "action": rows, "obs": rows, "reward": rows[:, 0]}, running)
+        picker.advance(running)
+        number += int(running.sum())
+        lanes = [max(0, steps - 1) for steps in lanes]
+        lanes = [left.pop(0) if steps == 0 and left else steps for steps in lanes]
+    chosen = picker.chosen(NOTHING_LEARNED)
+    return chosen["reward"].astype(int).tolist() if chosen else []
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    num_lanes=st.integers(1, 5),
+    quota=st.integers(0, 12),
+    candidates=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_exactly_the_quota_of_distinct_steps_is_picked_whatever_lanes_run(
+    lengths, num_lanes, quota, candidates, seed
+):
+    rng = np.random.default_rng(seed)
+    picker = StepPicker.draw(rng, sum(lengths), quota, candidates)
+    steps = run_lanes(picker, lengths, num_lanes)
+    assert len(set(steps)) == len(steps) == min(quota, sum(lengths))
+    assert steps == sorted(steps)
+    assert all(0 <= step < sum(lengths) for step in steps)
+
+
+def test_every_step_is_as_likely_to_be_picked():
+    counts = np.zeros(20)
+    for seed in range(400):
+        picker = StepPicker.draw(np.random.default_rng(seed), 20, 5, 2)
+        counts[run_lanes(picker, [5, 3, 7, 5], 3)] += 1
+    assert counts.sum() == 400 * 5
+    assert np.abs(counts - 100).max() < 45  # five standard deviations
+
+
+def test_no_picker_picks_nothing():
+    picker = StepPicker.none()
+    running = np.ones(4, bool)
+    assert not picker.wants(running)
+    picker.advance(running)
+    assert picker.chosen(NOTHING_LEARNED) == {}
+
+
+@given(total=st.integers(0, 1000), num_workers=st.integers(1, 20))
+def test_shares_of_the_runners_add_up_and_differ_by_one_at_most(total, num_workers):
+    shares = [share_of(total, index, num_workers) for index in range(1, num_workers + 1)]
+    assert sum(shares) == total
+    assert max(shares) - min(shares) <= 1
+
+
+@given(fraction=st.floats(0, 1), phase=st.floats(0, 1, exclude_max=True), count=st.integers(1, 200))
+def test_a_fraction_of_the_episodes_is_spread_evenly(fraction, phase, count):
+    chosen = [falls_on(ordinal, fraction, phase) for ordinal in range(count)]
+    assert abs(sum(chosen) - fraction * count) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.999])
+def test_the_whole_and_the_empty_fraction_are_exact(phase):
+    assert all(falls_on(ordinal, 1.0, phase) for ordinal in range(50))
+    assert not any(falls_on(ordinal, 0.0, phase) for ordinal in range(50))
