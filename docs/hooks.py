@@ -96,6 +96,8 @@ def commands() -> str:
         ["plan"],
         ["check"],
         ["paper"],
+        ["labels"],
+        ["replay-one"],
         ["example", "list"],
         ["example", "get"],
         ["example", "run"],

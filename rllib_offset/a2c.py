@@ -27,6 +27,7 @@ from rllib_offset.config_keys import check_config_keys, translate_keys
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
+from rllib_offset.predictor import torch_threads
 
 __all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
 
@@ -178,6 +179,11 @@ class A2C(ViewedMixin, Algorithm):
 
     @override(Algorithm)
     def training_step(self) -> None:
+        # as many threads as reserved CPUs: sums, and so results, depend on the number of threads
+        with torch_threads(max(1, int(self.config.num_cpus_for_main_process))):
+            self._sample_and_update()
+
+    def _sample_and_update(self) -> None:
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             episodes, results = synchronous_parallel_sample(
                 worker_set=self.env_runner_group,

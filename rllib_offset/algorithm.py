@@ -4,24 +4,17 @@
 """
 
 import logging
-import random
-import re
-import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-import torch
-from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
-    EPISODE_RETURN_MEAN,
-    NUM_ENV_STEPS_SAMPLED,
     TIMERS,
 )
 from ray.tune.execution.placement_groups import PlacementGroupFactory
@@ -31,7 +24,6 @@ from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
 from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
-from rllib_offset.corrected_env import save_correction
 from rllib_offset.env_runner import OffsetBroadcast
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.estimator import OffsetEstimator
@@ -40,13 +32,15 @@ from rllib_offset.fingerprint import label_location
 from rllib_offset.initial_labels import INITIAL_VERSION, initial_requests
 from rllib_offset.learner import ResumablePPOTorchLearner
 from rllib_offset.ledger import Ledger
+from rllib_offset.offset_state import OffsetStateMixin, label_store_of, run_name
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import PairFacts, probe_pair
+from rllib_offset.predictor import torch_threads
 from rllib_offset.replay.client import SlowReplay
 from rllib_offset.replay.requests import ReplayResult
 from rllib_offset.replay.resync import resynchronised
-from rllib_offset.seeded_env_runner import evaluation_seeds
 from rllib_offset.simulator_state import state_divergence
+from rllib_offset.slow_evaluation import SlowEvaluationMixin, has_env
 
 __all__ = [
     "A2C",
@@ -62,7 +56,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-class OffsetMixin(ViewedMixin, Algorithm):
+class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm):
     """Correct a synchronous on-policy RLlib algorithm by a learned offset.
 
     Goes before the algorithm's class: ``class OffsetPPO(OffsetMixin, PPO)``.  The base algorithm's
@@ -92,7 +86,7 @@ class OffsetMixin(ViewedMixin, Algorithm):
         self.schedule = self.config.label_schedule(self.label_level)
         self.ledger = Ledger()
         self.version = 0
-        self._start_estimator(residual=self.config.offset_dynamics == "different")
+        self.start_estimator(residual=self.config.offset_dynamics == "different")
         self.replay = self._start_replay()
         super().setup(config)
         self.broadcast_offset()
@@ -101,7 +95,8 @@ class OffsetMixin(ViewedMixin, Algorithm):
     def training_step(self) -> None:
         if self.version == 0:
             self.buy_initial_labels()
-        super().training_step()  # collect corrected trajectories, update theta; replays go on
+        with torch_threads(max(1, int(self.config.num_cpus_for_main_process))):
+            super().training_step()  # collect corrected trajectories, update theta
         labels = self._decide_on_dynamics(self.gather_labels())
         self.fit_offset(labels)  # update phi
         self.version += 1
@@ -191,6 +186,7 @@ class OffsetMixin(ViewedMixin, Algorithm):
         known = {name: value for name, value in values.items() if np.isfinite(value)}
         self.metrics.log_dict(known, key=metrics.OFFSET, window=1)
 
+    @override(OffsetStateMixin)
     def broadcast_offset(self, remote_worker_ids: list[int] | None = None) -> None:
         """Send the correction and the label plan to the environment runners, in one object."""
         plan = self.schedule.plan(self.version)
@@ -217,10 +213,12 @@ class OffsetMixin(ViewedMixin, Algorithm):
             self.env_runner_group.foreach_env_runner(
                 lambda runner: runner.set_offset(ray.get(reference)),
                 remote_worker_ids=remote_worker_ids,
-                local_env_runner=remote_worker_ids is None and _has_env(self.env_runner),
+                local_env_runner=remote_worker_ids is None and has_env(self.env_runner),
             )
 
-    def _start_estimator(self, *, residual: bool) -> None:
+    @override(OffsetStateMixin)
+    def start_estimator(self, *, residual: bool) -> None:
+        """Begin with an estimator that has learned nothing yet, for one of the two modes."""
         if residual and self.facts.level < 2:
             raise ValueError(
                 f"the one-step residual needs a pair of level 2, this one has level "
@@ -239,7 +237,7 @@ class OffsetMixin(ViewedMixin, Algorithm):
             self._warn_of_divergence(divergence)
             return labels
         logger.info("the dynamics differ (divergence %.2g): one-step residual mode", divergence)
-        self._start_estimator(residual=True)
+        self.start_estimator(residual=True)
         fast_env = self.pair.make_fast()
         labels = [resynchronised(label, fast_env) for label in labels]
         fast_env.close()  # type: ignore[no-untyped-call]
@@ -295,102 +293,6 @@ class OffsetMixin(ViewedMixin, Algorithm):
             self.broadcast_offset(restored)
         return restored
 
-    # --- evaluation: the truth and the promise, on the same seeds ---
-
-    @override(Algorithm)
-    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
-        """Evaluate in the slow simulator, and in fast + offset on the same seeds."""
-        self._ensure_slow_evaluation()
-        results = dict(super().evaluate(parallel_train_future))
-        truth = results.get(ENV_RUNNER_RESULTS, {})
-        self.ledger.num_eval_env_steps += int(truth.get(NUM_ENV_STEPS_SAMPLED, 0))
-        seeds = evaluation_seeds(self.config)
-        if EPISODE_RETURN_MEAN not in truth or not seeds:
-            return results
-        promise = float(np.mean(self._corrected_returns(seeds)))
-        results[metrics.CORRECTED_EPISODE_RETURN_MEAN] = promise
-        results[metrics.FIDELITY_GAP] = promise - float(truth[EPISODE_RETURN_MEAN])
-        return results
-
-    def _ensure_slow_evaluation(self) -> None:
-        """Create the slow evaluation runner, which RLlib makes only for an interval."""
-        if self.eval_env_runner_group is not None:
-            return
-        _, env_creator = self._get_env_id_and_creator(
-            self.evaluation_config.env, self.evaluation_config
-        )
-        self.eval_env_runner_group = EnvRunnerGroup(
-            env_creator=env_creator,
-            validate_env=None,
-            default_policy_class=None,
-            config=self.evaluation_config,
-            logdir=self.logdir,
-            tune_trial_id=self.trial_id,
-            local_env_runner=True,
-            pg_offset=self.config.num_env_runners,
-        )
-
-    def _corrected_returns(self, seeds: list[int]) -> list[float]:
-        if _has_env(self.env_runner):
-            returns: list[float] = self.env_runner.corrected_returns(seeds)
-            return returns
-        ids = self.env_runner_group.healthy_env_runner_ids()
-        parts = [seeds[i :: len(ids)] for i in range(len(ids))]
-        results = self.env_runner_group.foreach_env_runner(
-            [lambda runner, part=part: runner.corrected_returns(part) for part in parts],
-            remote_worker_ids=ids,
-            local_env_runner=False,
-        )
-        return [value for part in results for value in part]
-
-    # --- checkpoints ---
-
-    @override(Algorithm)
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kw: Any) -> Any:
-        state = super().get_state(components, not_components=not_components, **kw)
-        if self._check_component("offset", components, not_components):
-            state["offset"] = {
-                "estimator": self.estimator.get_state(),
-                "schedule": self.schedule.get_state(),
-                "ledger": vars(self.ledger).copy(),
-                "version": self.version,
-                "run": self.replay.run,
-                "residual": self.estimator.layout.resynchronises,
-                "outstanding": self.replay.outstanding(),
-                "global_rng": _get_global_rng(),
-            }
-        return state
-
-    @override(Algorithm)
-    def set_state(self, state: Any) -> None:
-        super().set_state(state)
-        if "offset" in state:
-            offset = state["offset"]
-            self._start_estimator(residual=offset["residual"])
-            self.estimator.set_state(offset["estimator"])
-            self.schedule.set_state(offset["schedule"])
-            self.ledger = Ledger(**offset["ledger"])
-            self.version = offset["version"]
-            self.replay.resume_run(offset["run"])
-            self.replay.submit(offset["outstanding"])
-            _set_global_rng(offset["global_rng"])
-        self.broadcast_offset()
-
-    @override(Algorithm)
-    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
-        """Save the state and, beside it, what :class:`CorrectedEnv` loads without Ray."""
-        saved: str = super().save_to_path(path, **kwargs)
-        if Path(saved).is_dir():
-            config = self.config
-            correction = self.estimator.correction()
-            save_correction(saved, correction, config.env, dict(config.env_config))
-        return saved
-
-    @override(Algorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        super().restore_from_path(path, *args, **kwargs)
-        self.broadcast_offset()
-
     # --- resources ---
 
     @classmethod
@@ -419,7 +321,7 @@ class OffsetMixin(ViewedMixin, Algorithm):
     def _start_replay(self) -> SlowReplay:
         config = self.config
         group = ray.util.get_current_placement_group()
-        store = self._label_store()
+        store = label_store_of(self)
         return SlowReplay(
             self.pair,
             num_workers=config.num_replay_workers,
@@ -429,23 +331,12 @@ class OffsetMixin(ViewedMixin, Algorithm):
             first_bundle=None if group is None else group.bundle_count - config.num_replay_workers,
             labels=None if store is None else label_location(self.pair, store),
             is_shared=config.label_store is not None,
-            run=_run_name(self.trial_id),
+            run=run_name(self.trial_id),
             max_replays_per_worker=config.max_replays_per_worker,
             max_failure_rate=config.max_failure_rate,
             max_concurrent_replays=config.max_concurrent_replays,
             licence=str(config.slow_env),
         )
-
-    def _label_store(self) -> str | None:
-        """Return the folder that keeps the labels: the one given, or the trial's own."""
-        if self.config.label_store is not None:
-            return str(self.config.label_store)
-        storage = self._storage
-        if storage is None or storage.trial_dir_name is None:
-            return None
-        is_local = isinstance(storage.storage_filesystem, LocalFileSystem)
-        folder = storage.trial_fs_path if is_local else self.logdir
-        return str(Path(folder) / "labels")
 
     def _warn_of_divergence(self, divergence: float) -> None:
         if not self._has_warned_of_divergence:
@@ -524,27 +415,3 @@ def register() -> None:
 
     for algorithm in (A2C, OffsetA2C, OffsetPPO):
         register_trainable(algorithm.__name__, algorithm)
-
-
-def _run_name(trial_id: str) -> str:
-    """Return whose account labels are bought on; it names files."""
-    return re.sub(r"[^\w.-]", "-", trial_id) if trial_id != "default" else uuid.uuid4().hex
-
-
-def _has_env(runner: Any) -> bool:
-    return runner is not None and runner.env is not None
-
-
-def _get_global_rng() -> dict[str, Any]:
-    """State of the global generators; PPO, for one, shuffles with NumPy's."""
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 (RLlib draws from it)
-        "torch": torch.get_rng_state(),
-    }
-
-
-def _set_global_rng(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
-    torch.set_rng_state(state["torch"])

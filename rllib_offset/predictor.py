@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.paired_data import PairedBuffer
 
-__all__ = ["FitResult", "OffsetPredictor", "OffsetTrainer", "one_thread"]
+__all__ = ["FitResult", "OffsetPredictor", "OffsetTrainer", "torch_threads"]
 
 _CONFIDENCE = 0.9  # of the calibrated intervals
 _SPREAD_FLOOR = 1e-2  # of a target's scale: members that agree exactly are not exactly right
@@ -340,7 +340,7 @@ class OffsetTrainer:
             num_steps = self.steps_per_iteration if self.is_fitted else self.initial_steps
         if self._update_normalization():
             num_steps = max(num_steps, self.initial_steps)
-        with one_thread():
+        with torch_threads():
             loss = self._optimize(num_steps)
         self.version += 1
         self._numpy = self.predictor.to_numpy()
@@ -597,14 +597,14 @@ class OffsetTrainer:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch on the calling thread, then restore what the process had set.
+def torch_threads(number: int = 1) -> Iterator[None]:
+    """Keep torch on so many threads, then restore what the process had set.
 
     Threads gain nothing on matrices this small. On a busy machine their barriers cost a hundred
     times the work, and sums depend on their number.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

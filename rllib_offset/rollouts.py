@@ -20,7 +20,7 @@ from rllib_offset.envs.point_mass import PointMassModel
 from rllib_offset.estimator import OffsetEstimator
 from rllib_offset.pair import EnvSpec, make_env
 from rllib_offset.pair_facts import probe_pair
-from rllib_offset.predictor import one_thread
+from rllib_offset.predictor import torch_threads
 from rllib_offset.sampling import Trajectory
 from rllib_offset.seeded_env_runner import EVALUATION_SEED, registered_env
 
@@ -130,7 +130,7 @@ def greedy_trajectories(runner: Any, seeds: list[int]) -> list[Trajectory]:
 
     Counts nowhere, draws nothing and asks for no labels.
     """
-    with one_thread():
+    with torch_threads():
         rolled = list(runner._roll_out(iter(seeds), None, len(seeds), explore=False))
     return sorted(rolled, key=lambda trajectory: trajectory.ordinal)
 

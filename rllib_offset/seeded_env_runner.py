@@ -35,7 +35,7 @@ from rllib_offset.columns import (
     Columns,
 )
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
-from rllib_offset.predictor import one_thread
+from rllib_offset.predictor import torch_threads
 from rllib_offset.sampling import Recorder, Trajectory
 
 __all__ = [
@@ -340,7 +340,7 @@ def seeded_torch(seed: int) -> Iterator[None]:
 
     On one thread: for a few rows at a time, handing work to a second one costs more than it saves.
     """
-    with torch.random.fork_rng(devices=[]), one_thread():
+    with torch.random.fork_rng(devices=[]), torch_threads():
         torch.manual_seed(seed)
         yield
 

@@ -25,7 +25,8 @@ FLOORS = (
         "pair_check",
         "replay",
     },
-    {"a2c", "algorithm", "callbacks", "config", "figure_callback", "rollouts"},
+    {"a2c", "algorithm", "callbacks", "config", "figure_callback", "offset_state", "rollouts"}
+    | {"slow_evaluation"},
     {
         "cli",
         "commands",
