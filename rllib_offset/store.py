@@ -90,6 +90,7 @@ class LabelStore:
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> store = LabelStore(StoreLocation(tempfile.mkdtemp(), "0f"))
         >>> rows = {"identity": ["a"], "purchase": ["p"], "step": [0], "is_end": [True]}
         >>> name = store.append({k: np.array(v) for k, v in rows.items()})

@@ -147,7 +147,7 @@ def test_metrics_are_those_of_the_iteration_and_no_slow_average():
     algorithm = OffsetA2CConfig().update_from_dict(TINY).build_algo()
     fits = []
     fit = algorithm.estimator.fit
-    algorithm.estimator.fit = lambda: fits.append(fit()) or fits[-1]
+    algorithm.estimator.fit = lambda **options: fits.append(fit(**options)) or fits[-1]
     results = [algorithm.train() for _ in range(3)]
     algorithm.stop()
     assert len({one.loss for one in fits}) == 3
