@@ -121,7 +121,4 @@ def examples() -> str:
     return "\n".join(["| id | what it shows |", "|---|---|", *rows])
 
 
-TABLES = {
-    table.__name__: table
-    for table in (settings, environments, metrics, commands, examples)
-}
+TABLES = {table.__name__: table for table in (settings, environments, metrics, commands, examples)}
