@@ -85,8 +85,12 @@ def agent_figures(view: AgentView) -> "dict[str, Figure]":
     """
     drawn: dict[str, Any] = {}
     if len(view.paths):
+        has_slow = view.slow_map.size > 0
         drawn["trajectories"] = figures.trajectory_map(
-            view.trained_map, list(view.paths), view.target, title="paths in the fast simulator"
+            view.slow_map if has_slow else view.trained_map,
+            list(view.paths),
+            view.target,
+            title="paths over the slow reward map" if has_slow else "paths",
         ).figure
     if view.has_offset_map:
         drawn["predictor_map"] = _predictor_map(view)
