@@ -13,6 +13,7 @@ __all__ = [
     "MEASUREMENT",
     "NEXT_STATE",
     "OBS",
+    "PREDICTOR_INPUTS",
     "PREV_OBS",
     "REWARD",
     "STATE",
@@ -35,6 +36,7 @@ NEXT_STATE = "next_state"  # simulator state after the step
 TIME = "time"  # step index within the episode
 TERMINATED = "terminated"
 MEASUREMENT = "measurement"  # raw simulator output, where the pair offers `outcome`
+PREDICTOR_INPUTS = "predictor_inputs"  # what the environment says an offset depends on
 VALID = "valid"  # False: the simulator answered, but the answer means nothing
 
 

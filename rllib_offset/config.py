@@ -13,10 +13,12 @@ from ray.rllib.utils.annotations import override
 
 from rllib_offset.a2c import CheckedKeysMixin, check_episodes_are_complete
 from rllib_offset.callbacks import OffsetCallback
+from rllib_offset.columns import PREDICTOR_INPUTS
 from rllib_offset.correction import INPUTS, TARGETS, OffsetLayout, default_layout
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.estimator import OffsetEstimator
 from rllib_offset.fidelity import FreezeBelow, LabelSchedule, ReplayFraction, StepTrickle
+from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.pair import EnvPair, EnvSpec
 from rllib_offset.pair_facts import PairFacts
 from rllib_offset.predictor import OffsetTrainer
@@ -167,9 +169,10 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         Args:
             inputs: Any of ``"obs"`` (the observation that a step reached, the paper's ``o_f``),
                 ``"prev_obs"``, ``"action"``, ``"state"``, ``"next_state"``, ``"measurement"``,
-                ``"time"``.  ``None`` takes what the mode needs: ``("obs",)``; with a measurement
-                ``("next_state", "measurement")``; for different dynamics ``("state", "action",
-                "obs")``.
+                ``"time"``, ``"predictor_inputs"`` (what the fast environment's function of that
+                name returns).  ``None`` takes what the mode needs: ``("obs",)``; with a measurement
+                ``("predictor_inputs",)``, or ``("next_state", "measurement")`` where there is no
+                such function; for different dynamics ``("state", "action", "obs")``.
             targets: Any of ``"obs"``, ``"reward"``, ``"state"``, ``"measurement"``.  ``None`` takes
                 ``("obs", "reward")``; ``("measurement",)`` for a pair with ``outcome``; for
                 different dynamics ``"state"`` besides.  ``("obs",)`` is Algorithm 1 as printed.
@@ -334,6 +337,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             action_space=facts.action_space,
             state_dim=facts.state_dim,
             measurement_dim=facts.measurement_dim,
+            predictor_inputs_dim=facts.predictor_inputs_dim,
+            measures_resets=facts.measures_resets,
         )
 
     def offset_estimator(self, facts: PairFacts, *, residual: bool = False) -> OffsetEstimator:
@@ -359,7 +364,13 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             facts.slow_obs_space,
             clip_rewards=self.offset_clip_rewards,
             pessimism=self.offset_pessimism,
+            reader=self._measurement_reader(layout),
         )
+
+    def _measurement_reader(self, layout: OffsetLayout) -> MeasurementReader:
+        if PREDICTOR_INPUTS not in layout.inputs:
+            return NO_READER
+        return MeasurementReader.of(self.pair().make_fast())
 
     @override(AlgorithmConfig)
     def validate(self) -> None:

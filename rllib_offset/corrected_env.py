@@ -21,9 +21,11 @@ from rllib_offset.columns import (
     STATE,
     TERMINATED,
     TIME,
+    VALID,
     Columns,
 )
-from rllib_offset.correction import OffsetCorrection, OffsetLayout, Outcome
+from rllib_offset.correction import OffsetCorrection, OffsetLayout
+from rllib_offset.measurements import MeasurementReader
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import EnvSpec, make_env
 from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
@@ -82,7 +84,7 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         RecordConstructorArgs.__init__(self, correction=correction)  # so that its spec can be made
         gym.Wrapper.__init__(self, env)
         self.correction = correction
-        self._outcome: Outcome | None = getattr(env.unwrapped, "outcome", None)
+        self._reader = MeasurementReader.of(env)
         self._fast_obs: NDArray[np.float32] = np.zeros(0, np.float32)
         self._time = 0
 
@@ -92,7 +94,10 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Reset the fast environment and correct its first observation."""
         obs, info = self.env.reset(seed=seed, options=options)
         self._fast_obs, self._time = obs, 0
-        return self.correction.reset_observations(obs[None])[0], info
+        measured: Columns | None = None
+        if self.correction.layout.corrects_measured_resets:
+            measured = self._measured(info) | {STATE: get_simulator_state(self.env)[None]}
+        return self.correction.reset_observations(obs[None], measured, self._reader)[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the fast environment and correct what it returned."""
@@ -113,8 +118,8 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if uses_state:
             fast[NEXT_STATE] = get_simulator_state(self.env)[None]
         if layout.measurement_dim:
-            fast[MEASUREMENT] = np.asarray(info["measurement"])[None]
-        corrected = self.correction.steps(fast, self._outcome)
+            fast |= self._measured(info)
+        corrected = self.correction.steps(fast, self._reader)
         self._fast_obs = obs
         if layout.resynchronises:
             set_simulator_state(self.env, corrected[NEXT_STATE][0])
@@ -125,6 +130,10 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             truncated,
             info,
         )
+
+    def _measured(self, info: dict[str, Any]) -> Columns:
+        columns = {MEASUREMENT: np.asarray(info[MEASUREMENT])[None]}
+        return columns | {VALID: np.array([info[VALID]])} if VALID in info else columns
 
 
 def save_correction(
@@ -149,6 +158,8 @@ def save_correction(
         "obs_dim": layout.obs_dim,
         "state_dim": layout.state_dim,
         "measurement_dim": layout.measurement_dim,
+        "predictor_inputs_dim": layout.predictor_inputs_dim,
+        "measures_resets": layout.measures_resets,
         "reward_range": correction.reward_range,
         "pessimism": correction.pessimism,
         "flag_threshold": correction.flag_threshold,
@@ -179,6 +190,8 @@ def _correction_of(
         action_space=env.action_space,
         state_dim=meta["state_dim"],
         measurement_dim=meta["measurement_dim"],
+        predictor_inputs_dim=meta.get("predictor_inputs_dim", 0),
+        measures_resets=meta.get("measures_resets", False),
     )
     width = spaces.flatdim(env.observation_space)
     if width != layout.obs_dim:

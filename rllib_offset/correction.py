@@ -5,7 +5,6 @@ that keeps a corrected value within what the slow simulator was seen to return. 
 nor episodes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +17,16 @@ from rllib_offset.columns import (
     MEASUREMENT,
     NEXT_STATE,
     OBS,
+    PREDICTOR_INPUTS,
     PREV_OBS,
     REWARD,
     STATE,
     TERMINATED,
     TIME,
+    VALID,
     Columns,
 )
+from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair_facts import PairFacts
 
@@ -34,15 +36,11 @@ __all__ = [
     "TARGETS",
     "OffsetCorrection",
     "OffsetLayout",
-    "Outcome",
 ]
 
-INPUTS = (OBS, PREV_OBS, ACTION, STATE, NEXT_STATE, MEASUREMENT, TIME)
+INPUTS = (OBS, PREV_OBS, ACTION, STATE, NEXT_STATE, MEASUREMENT, TIME, PREDICTOR_INPUTS)
 OUTSIDE = "outside"  # column: corrections outside of the labelled region
 TARGETS = (OBS, REWARD, STATE, MEASUREMENT)
-
-# `outcome(measurement, state, action) -> (obs, reward, terminated)`, what a pair may offer
-Outcome = Callable[[NDArray[Any], NDArray[Any], Any], tuple[Any, float, bool]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,8 @@ class OffsetLayout:
 
     Args:
         inputs: Any of :data:`INPUTS`.  ``"obs"`` is the observation *reached* by a step, the
-            paper's ``o_f``; ``"prev_obs"`` the one the step started from.
+            paper's ``o_f``; ``"prev_obs"`` the one the step started from; ``"predictor_inputs"``
+            what the environment's own function of that name returns.
         targets: Any of :data:`TARGETS`.  With ``"state"`` the fast simulator is put into the
             corrected state after every step: the one-step residual, for pairs whose dynamics
             differ.
@@ -61,6 +60,8 @@ class OffsetLayout:
         action_space: The environment's action space (Box, Discrete or MultiDiscrete).
         state_dim: Width of the simulator state, 0 if unknown.
         measurement_dim: Width of ``info["measurement"]``, 0 if there is none.
+        predictor_inputs_dim: Width of the environment's ``predictor_inputs``, 0 if it has none.
+        measures_resets: Whether a reset's observation follows from a measurement too.
 
     Raises:
         ValueError: If a name is unknown, or a column is asked for that the pair does not have.
@@ -77,6 +78,8 @@ class OffsetLayout:
     action_space: spaces.Space[Any]
     state_dim: int = 0
     measurement_dim: int = 0
+    predictor_inputs_dim: int = 0
+    measures_resets: bool = False
 
     def __post_init__(self) -> None:
         _check_names("inputs", self.inputs, INPUTS)
@@ -92,6 +95,11 @@ class OffsetLayout:
                 "`measurement` needs `info['measurement']` and `outcome(...)` of the pair; "
                 "add them to both environments or use targets=('obs', 'reward')"
             )
+        if PREDICTOR_INPUTS in names and not self.predictor_inputs_dim:
+            raise ValueError(
+                "`predictor_inputs` needs `predictor_inputs(measurement, state, action)` of the "
+                "fast environment; add it or name other inputs"
+            )
 
     @property
     def input_dim(self) -> int:
@@ -104,6 +112,7 @@ class OffsetLayout:
             NEXT_STATE: self.state_dim,
             MEASUREMENT: self.measurement_dim,
             TIME: 1,
+            PREDICTOR_INPUTS: self.predictor_inputs_dim,
         }
         return sum(widths[name] for name in self.inputs)
 
@@ -121,20 +130,43 @@ class OffsetLayout:
     def needs_state(self) -> bool:
         """Whether the simulator state must be read at every step."""
         names = {*self.inputs, *self.targets}
-        return bool(names & {STATE, NEXT_STATE, MEASUREMENT})
+        return bool(names & {STATE, NEXT_STATE, MEASUREMENT, PREDICTOR_INPUTS})
 
     @property
     def corrects_resets(self) -> bool:
         """Whether a reset observation, which no action led to, can be corrected."""
         return OBS in self.targets and set(self.inputs) <= {OBS, TIME}
 
-    def features(self, columns: Columns) -> NDArray[np.float32]:
-        """Return the predictor's inputs, ``(N, D)``."""
-        parts = [
-            self._flat_actions(columns[ACTION]) if name == ACTION else _as_matrix(columns[name])
-            for name in self.inputs
-        ]
+    @property
+    def corrects_measured_resets(self) -> bool:
+        """Whether a reset observation can be computed from a corrected measurement."""
+        known = {MEASUREMENT, PREDICTOR_INPUTS}
+        return self.measures_resets and self.targets == (MEASUREMENT,) and set(self.inputs) <= known
+
+    def features(
+        self, columns: Columns, reader: MeasurementReader = NO_READER
+    ) -> NDArray[np.float32]:
+        """Return the predictor's inputs, ``(N, D)``; ``reader`` computes those of the pair."""
+        parts = [self._part(name, columns, reader) for name in self.inputs]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def identity(
+        self, columns: Columns, reader: MeasurementReader = NO_READER
+    ) -> tuple[NDArray[Any], ...]:
+        """Return the arrays, ``(N, ...)`` each, in which two steps differ if their labels can.
+
+        What the environment says its offset depends on; state and action where it says nothing.
+        """
+        if self.inputs == (PREDICTOR_INPUTS,):
+            return (self.features(columns, reader),)
+        return columns[STATE], columns[ACTION]
+
+    def _part(self, name: str, columns: Columns, reader: MeasurementReader) -> NDArray[np.float32]:
+        if name == PREDICTOR_INPUTS:
+            return reader.inputs(columns)
+        if name == ACTION:
+            return self._flat_actions(columns[ACTION])
+        return _as_matrix(columns[name])
 
     def offsets(self, slow: Columns, fast: Columns) -> NDArray[np.float32]:
         """Return slow minus fast for every target, ``(N, K)``."""
@@ -199,35 +231,53 @@ class OffsetCorrection:
     spread_weights: NDArray[np.float64] | None = None
     flag_threshold: float = np.inf
 
-    def reset_observations(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Correct the observations that resets returned, ``(N, obs_dim)``."""
-        if self.predictor is None or not self.layout.corrects_resets:
+    def reset_observations(
+        self,
+        obs: NDArray[np.float32],
+        measured: Columns | None = None,
+        reader: MeasurementReader = NO_READER,
+    ) -> NDArray[np.float32]:
+        """Correct the observations that resets returned, ``(N, obs_dim)``.
+
+        Args:
+            obs: What the fast simulator returned.
+            measured: Its columns ``measurement`` and ``state``, where resets are measured.
+            reader: What the pair makes of a measurement.
+        """
+        if self.predictor is None:
+            return obs
+        if measured is not None and self.layout.corrects_measured_resets:
+            offsets, _ = self._predict(measured, reader)
+            corrected = measured[MEASUREMENT] + offsets
+            return np.asarray(reader.outcomes(measured | {MEASUREMENT: corrected})[OBS])
+        if not self.layout.corrects_resets:
             return obs
         time = np.zeros(len(obs), np.float32)
         offsets, _ = self.predictor.predict(self.layout.features({OBS: obs, TIME: time}))
         return self._bounded(obs + self.layout.split(offsets)[OBS])
 
-    def steps(self, fast: Columns, outcome: Outcome | None = None) -> Columns:
+    def steps(self, fast: Columns, reader: MeasurementReader = NO_READER) -> Columns:
         """Correct steps of the fast simulator.
 
         Args:
             fast: Columns of the steps; ``obs`` and ``reward`` always, the layout's inputs besides.
-            outcome: The pair's ``outcome``, used where the measurement is what is corrected.
+            reader: What the pair makes of a measurement, where that is what is corrected.
 
         Returns:
-            Columns ``obs``, ``reward``, ``terminated``, in residual mode ``next_state``, and
-            ``outside``: which corrections lie outside of the labelled region.
+            Columns ``obs``, ``reward``, ``terminated``, in residual mode ``next_state``, the
+            corrected ``measurement``, and ``outside``: which corrections lie outside of the
+            labelled region.
         """
         result = {name: fast[name] for name in (OBS, REWARD, TERMINATED)}
         if self.predictor is None:
             return result | ({NEXT_STATE: fast[NEXT_STATE]} if self.layout.resynchronises else {})
-        mean, std = self.predictor.predict(self.layout.features(fast))
+        mean, std = self._predict(fast, reader)
         offsets, spreads = self.layout.split(mean), self.layout.split(std)
         if self.spread_weights is not None:
             result[OUTSIDE] = _norm(std * self.spread_weights) > self.flag_threshold
-        if MEASUREMENT in offsets and outcome is not None:
-            measurement = fast[MEASUREMENT] + offsets[MEASUREMENT]
-            result |= _apply_outcome(outcome, measurement, fast[STATE], fast[ACTION])
+        if MEASUREMENT in offsets and reader.outcome is not None:
+            measured = {MEASUREMENT: fast[MEASUREMENT] + offsets[MEASUREMENT]}
+            result |= measured | reader.outcomes(fast | measured)
         if OBS in offsets:
             result[OBS] = self._bounded(fast[OBS] + offsets[OBS])
         if REWARD in offsets:
@@ -239,12 +289,24 @@ class OffsetCorrection:
             result[NEXT_STATE] = fast[NEXT_STATE] + offsets[STATE]
         return result
 
-    def relative_spread(self, fast: Columns) -> NDArray[np.float64]:
+    def relative_spread(
+        self, fast: Columns, reader: MeasurementReader = NO_READER
+    ) -> NDArray[np.float64]:
         """Return the ensemble's spread on steps in units of the targets' scale, ``(N,)``."""
         if self.predictor is None or self.spread_weights is None:
             return np.zeros(len(fast[REWARD]))
-        _, std = self.predictor.predict(self.layout.features(fast))
+        _, std = self._predict(fast, reader)
         return _norm(std * self.spread_weights)
+
+    def _predict(
+        self, fast: Columns, reader: MeasurementReader
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean and spread ``(N, K)``; what the fast simulator calls invalid is left so."""
+        assert self.predictor is not None
+        mean, std = self.predictor.predict(self.layout.features(fast, reader))
+        if VALID in fast:
+            mean = np.where(fast[VALID].astype(bool)[:, None], mean, np.float32(0))
+        return mean, std
 
     def _bounded(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.obs_low is None or self.obs_high is None:
@@ -267,21 +329,11 @@ def default_layout(facts: PairFacts, *, residual: bool) -> tuple[tuple[str, ...]
     if residual:
         targets = (MEASUREMENT, STATE) if is_measured else (OBS, REWARD, STATE)
         return (STATE, ACTION, MEASUREMENT if is_measured else OBS), targets
+    if is_measured and facts.predictor_inputs_dim:
+        return (PREDICTOR_INPUTS,), (MEASUREMENT,)
     if is_measured:
         return (NEXT_STATE, MEASUREMENT), (MEASUREMENT,)
     return (OBS,), (OBS, REWARD)
-
-
-def _apply_outcome(
-    outcome: Outcome, measurements: NDArray[Any], states: NDArray[Any], actions: NDArray[Any]
-) -> Columns:
-    rows = [outcome(*row) for row in zip(measurements, states, actions, strict=True)]
-    obs, reward, terminated = zip(*rows, strict=True)
-    return {
-        OBS: np.asarray(obs, np.float32),
-        REWARD: np.asarray(reward, np.float32),
-        TERMINATED: np.asarray(terminated, bool),
-    }
 
 
 def _norm(rows: NDArray[Any]) -> NDArray[np.float64]:

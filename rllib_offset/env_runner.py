@@ -12,16 +12,18 @@ from ray.rllib.utils.annotations import override
 from rllib_offset import metrics
 from rllib_offset.columns import (
     ACTION,
+    MEASUREMENT,
     NEXT_STATE,
     REWARD,
     STATE,
     Columns,
     slice_columns,
 )
-from rllib_offset.correction import OUTSIDE, OffsetCorrection, Outcome
+from rllib_offset.correction import OUTSIDE, OffsetCorrection
+from rllib_offset.measurements import MeasurementReader
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.sampling import StepPicker, falls_on, share_of
-from rllib_offset.seeded_env_runner import SeededEnvRunner, one_of, seeded_torch
+from rllib_offset.seeded_env_runner import SeededEnvRunner, seeded_torch
 from rllib_offset.simulator_state import get_simulator_states, set_simulator_states
 
 __all__ = ["OffsetBroadcast", "OffsetEnvRunner"]
@@ -82,7 +84,7 @@ class OffsetEnvRunner(SeededEnvRunner):
         self._picker = StepPicker.none()
         self._states = np.zeros((self.num_envs, 0))
         self._num_outside = self._num_seen = 0
-        self._outcome: Outcome | None = getattr(one_of(self.env), "outcome", None)
+        self._reader = MeasurementReader.of(self.env)
 
     def set_offset(self, offset: OffsetBroadcast) -> int:
         """Take over a broadcast; returns its version."""
@@ -120,7 +122,7 @@ class OffsetEnvRunner(SeededEnvRunner):
         if self.offset is None:
             return
         steps = self._picker.chosen(
-            self.offset.correction, self.offset.choice, self.offset.held_labels
+            self.offset.correction, self.offset.choice, self.offset.held_labels, self._reader
         )
         if not steps:
             return
@@ -204,9 +206,16 @@ class OffsetEnvRunner(SeededEnvRunner):
         return correction.layout.needs_state or self.offset.records_states
 
     @override(SeededEnvRunner)
-    def _correct_resets(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _correct_resets(
+        self, obs: NDArray[np.float32], measured: Columns, lanes: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         correction = self._correction
-        return obs if correction is None else correction.reset_observations(obs)
+        if correction is None or correction.predictor is None:
+            return obs
+        if MEASUREMENT in measured and correction.layout.corrects_measured_resets:
+            measured = measured | {STATE: get_simulator_states(self.env)[lanes]}
+            return correction.reset_observations(obs, measured, self._reader)
+        return correction.reset_observations(obs)
 
     @override(SeededEnvRunner)
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
@@ -229,7 +238,7 @@ class OffsetEnvRunner(SeededEnvRunner):
         correction = self._correction
         if correction is None:
             return fast
-        seen = correction.steps(fast, self._outcome)
+        seen = correction.steps(fast, self._reader)
         self._num_seen += int(running.sum())
         self._num_outside += int(seen[OUTSIDE][running].sum()) if OUTSIDE in seen else 0
         if correction.layout.resynchronises and correction.predictor is not None:

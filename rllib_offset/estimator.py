@@ -6,10 +6,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_offset.columns import ACTION, REWARD, STATE, VALID, Columns, slice_columns
+from rllib_offset.columns import REWARD, Columns, slice_columns
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
+from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.predictor import FitResult, OffsetTrainer
-from rllib_offset.replay.requests import ReplayResult
+from rllib_offset.replay.requests import ReplayResult, valid_rows
 from rllib_offset.sampling import label_hashes
 
 __all__ = ["OffsetEstimator"]
@@ -26,6 +27,7 @@ class OffsetEstimator:
         obs_space: The slow environment's observation space; corrected observations stay within it.
         clip_rewards: Whether corrected rewards stay within the slow rewards observed.
         pessimism: Standard deviations of the ensemble subtracted from a corrected reward.
+        reader: What the pair makes of a measurement.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class OffsetEstimator:
         *,
         clip_rewards: bool = True,
         pessimism: float = 0.0,
+        reader: MeasurementReader = NO_READER,
     ) -> None:
         self.layout = layout
         self.trainer = trainer
         self._obs_space = obs_space
         self._clip_rewards = clip_rewards
         self._pessimism = pessimism
+        self._reader = reader
         self._reward_range = (np.inf, -np.inf)
         self._num_groups = 0
         self._held: set[int] = set()
@@ -76,8 +80,9 @@ class OffsetEstimator:
         groups = self._num_groups + (np.arange(num_rows) if is_steps else np.zeros(num_rows, int))
         self._num_groups = int(groups[-1]) + 1
         if is_steps:
-            self._held.update(label_hashes(fast[STATE], fast[ACTION]).tolist())
-        features, offsets = self.layout.features(fast), self.layout.offsets(slow, fast)
+            self._held.update(label_hashes(*self.layout.identity(fast, self._reader)).tolist())
+        features = self.layout.features(fast, self._reader)
+        offsets = self.layout.offsets(slow, fast)
         errors = self._errors(features, offsets)
         self._latest_inside.append(~self.trainer.is_outside(features))
         self.trainer.add(features, offsets, groups)
@@ -152,7 +157,7 @@ class OffsetEstimator:
 def _valid(result: ReplayResult) -> tuple[Columns, Columns] | None:
     if result.slow is None:
         return None
-    valid = result.slow[VALID].astype(bool)
+    valid = valid_rows(result)
     if not valid.any():
         return None
     return slice_columns(result.slow, valid), slice_columns(result.fast, valid)

@@ -9,6 +9,7 @@ from scipy.stats import qmc
 
 from rllib_offset.columns import (
     ACTION,
+    MEASUREMENT,
     NEXT_STATE,
     OBS,
     PREV_OBS,
@@ -16,6 +17,7 @@ from rllib_offset.columns import (
     STATE,
     TERMINATED,
     TIME,
+    VALID,
     Columns,
     slice_columns,
 )
@@ -115,7 +117,7 @@ def _rollout_steps(pair: EnvPair, num_labels: int, seed: int) -> Columns:
         row = {STATE: state, ACTION: action, OBS: obs, PREV_OBS: prev_obs}
         row |= {REWARD: np.float32(reward), TERMINATED: terminated, TIME: np.float32(steps)}
         row |= {NEXT_STATE: get_simulator_state(env)}
-        row |= {name: info[name] for name in ("measurement",) if name in info}
+        row |= {name: info[name] for name in (MEASUREMENT, VALID) if name in info}
         rows.append(row)
         prev_obs, is_over = obs, terminated or truncated
     env.close()  # type: ignore[no-untyped-call]

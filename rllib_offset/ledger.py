@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from rllib_offset.columns import VALID
-from rllib_offset.replay.requests import ReplayResult
+from rllib_offset.replay.requests import ReplayResult, valid_rows
 
 __all__ = ["Ledger"]
 
@@ -47,8 +46,7 @@ class Ledger:
             self.num_env_steps_wasted += result.num_wasted
             self.num_labels_lost += result.num_missing
             self.num_replays_lost += result.error is not None
-            if result.slow is not None:
-                self.num_invalid += int(np.sum(~result.slow[VALID].astype(bool)))
+            self.num_invalid += int(np.sum(~valid_rows(result)))
 
     def imbalance(self, num_labels: int) -> int:
         """Return how many slow steps the books cannot explain; 0 at every moment.

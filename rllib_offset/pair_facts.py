@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rllib_offset.columns import MEASUREMENT
+from rllib_offset.measurements import MeasurementReader
 from rllib_offset.pair import EnvPair
 from rllib_offset.simulator_state import (
     can_get_simulator_state,
@@ -30,6 +31,8 @@ class PairFacts:
         state_dim: Width of the simulator state; 0 if the fast one does not tell it.
         state_space: Where states are drawn from, if the fast simulator says so.
         measurement_dim: Width of ``info["measurement"]``; 0 unless the fast one has ``outcome``.
+        predictor_inputs_dim: Width of the fast one's ``predictor_inputs``; 0 unless it is measured.
+        measures_resets: A reset's observation follows from its measurement.
         can_set_slow: Single steps of the slow simulator can be bought.
         can_set_fast: The fast simulator can follow a corrected state.
     """
@@ -42,6 +45,8 @@ class PairFacts:
     measurement_dim: int
     can_set_slow: bool
     can_set_fast: bool
+    predictor_inputs_dim: int = 0
+    measures_resets: bool = False
 
     @property
     def level(self) -> int:
@@ -67,27 +72,40 @@ def probe_pair(pair: EnvPair) -> PairFacts:
         for name in ("observation_space", "action_space"):
             _check_alike(name, getattr(fast, name), getattr(slow, name))
         assert isinstance(slow.observation_space, spaces.Box)  # `make_env` flattens
+        measured = _measurement_facts(fast)  # resets it, without which it may have no state
         return PairFacts(
             obs_dim=spaces.flatdim(fast.observation_space),
             action_space=fast.action_space,
             slow_obs_space=slow.observation_space,
-            measurement_dim=_measurement_dim(fast),
             state_dim=len(get_simulator_state(fast)) if can_get_simulator_state(fast) else 0,
             state_space=simulator_state_space(fast),
             can_set_slow=can_set_simulator_state(slow),
             can_set_fast=can_set_simulator_state(fast),
+            **measured,
         )
     finally:
         fast.close()  # type: ignore[no-untyped-call]
         slow.close()  # type: ignore[no-untyped-call]
 
 
-def _measurement_dim(fast: gym.Env[Any, Any]) -> int:
-    fast.reset(seed=0)
+def _measurement_facts(fast: gym.Env[Any, Any]) -> dict[str, Any]:
+    obs, at_reset = fast.reset(seed=0)
+    has_state = can_get_simulator_state(fast)
+    state = get_simulator_state(fast) if has_state else np.zeros(0)
     fast.action_space.seed(0)
-    *_, info = fast.step(fast.action_space.sample())
-    is_measured = MEASUREMENT in info and hasattr(fast.unwrapped, "outcome")
-    return int(np.size(info[MEASUREMENT])) if is_measured else 0
+    action = fast.action_space.sample()
+    *_, info = fast.step(action)
+    reader = MeasurementReader.of(fast)
+    if MEASUREMENT not in info or reader.outcome is None:
+        return {"measurement_dim": 0}
+    facts: dict[str, Any] = {"measurement_dim": int(np.size(info[MEASUREMENT]))}
+    if has_state and reader.predictor_inputs is not None:
+        facts["predictor_inputs_dim"] = int(
+            np.size(reader.predictor_inputs(info[MEASUREMENT], state, action))
+        )
+    if has_state and MEASUREMENT in at_reset:
+        facts["measures_resets"] = reader.explains_reset(obs, at_reset[MEASUREMENT], state)
+    return facts
 
 
 def _check_alike(name: str, fast: spaces.Space[Any], slow: spaces.Space[Any]) -> None:

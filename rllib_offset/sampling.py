@@ -16,12 +16,12 @@ from rllib_offset.columns import (
     OBS,
     PREV_OBS,
     REWARD,
-    STATE,
     Columns,
     concat_columns,
     slice_columns,
 )
 from rllib_offset.correction import OffsetCorrection
+from rllib_offset.measurements import NO_READER, MeasurementReader
 
 __all__ = ["Recorder", "StepPicker", "Trajectory", "falls_on", "label_hashes", "share_of"]
 
@@ -143,6 +143,7 @@ class StepPicker:
         correction: OffsetCorrection,
         choice: str = "uniform",
         held_labels: NDArray[np.uint64] | None = None,
+        reader: MeasurementReader = NO_READER,
     ) -> Columns:
         """Return the steps to label, in the order they were taken.
 
@@ -150,17 +151,18 @@ class StepPicker:
             correction: Tells which steps are outside of the labelled region, and the spread.
             choice: ``"uniform"`` or ``"uncertain"``.
             held_labels: Sorted hashes (:func:`label_hashes`) of steps labelled already.
+            reader: What the pair makes of a measurement.
         """
         if not self._picked:
             return {}
         columns = concat_columns(self._picked)
         ranks = self._ranks[: len(columns[REWARD])]
-        hashes = label_hashes(columns[STATE], columns[ACTION])
+        hashes = label_hashes(*correction.layout.identity(columns, reader))
         is_new = np.zeros(len(ranks), bool)
         is_new[np.unique(hashes, return_index=True)[1]] = True
         if held_labels is not None and len(held_labels):
             is_new &= ~np.isin(hashes, held_labels)
-        spread = correction.relative_spread(columns)
+        spread = correction.relative_spread(columns, reader)
         is_inside = spread <= correction.flag_threshold
         uncertainty = -spread if choice == "uncertain" else np.zeros(len(ranks))
         order = np.lexsort((ranks, uncertainty, is_inside, ~is_new))
@@ -168,10 +170,12 @@ class StepPicker:
         return slice_columns(columns, np.sort(order[:num_labels]))
 
 
-def label_hashes(states: NDArray[Any], actions: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return a hash of each (state, action), ``(N,)``; equal for equal bits only."""
-    rows = zip(states, actions, strict=True)
-    digests = [blake2b(s.tobytes() + a.tobytes(), digest_size=8).digest() for s, a in rows]
+def label_hashes(*columns: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return a hash of each row of all columns together, ``(N,)``; equal for equal bits only."""
+    rows = zip(*columns, strict=True)
+    digests = [
+        blake2b(b"".join(part.tobytes() for part in row), digest_size=8).digest() for row in rows
+    ]
     return np.frombuffer(b"".join(digests), np.uint64)
 
 

@@ -32,7 +32,9 @@ from rllib_offset.columns import (
     REWARD,
     TERMINATED,
     TIME,
+    VALID,
     Columns,
+    slice_columns,
 )
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
 from rllib_offset.predictor import torch_threads
@@ -128,8 +130,10 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     def _after_sample(self) -> None:
         """Finish a sample."""
 
-    def _correct_resets(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what the agent sees of reset observations, ``(B, D)``."""
+    def _correct_resets(
+        self, obs: NDArray[np.float32], measured: Columns, lanes: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return what the agent sees of the reset observations ``(B, D)`` of ``lanes``."""
         return obs
 
     def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:
@@ -206,9 +210,10 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 running[starting] = True
                 mask = np.zeros(lanes, bool)
                 mask[starting] = True
-                resets, _ = env.reset(seed=seed_of.tolist(), options={"reset_mask": mask})
+                resets, infos = env.reset(seed=seed_of.tolist(), options={"reset_mask": mask})
                 fast_obs[starting] = resets[starting]
-                obs[starting] = self._correct_resets(fast_obs[starting])
+                measured = slice_columns(_measured(infos), starting)
+                obs[starting] = self._correct_resets(fast_obs[starting], measured, starting)
             if not running.any():
                 return
             actions, env_actions, outputs = self._act(obs, explore, random_actions)
@@ -222,8 +227,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 env.keep_running(running)
             raw_obs, rewards, terminated, truncated, infos = env.step(env_actions)
             fast |= {OBS: raw_obs, REWARD: rewards.astype(np.float32), TERMINATED: terminated}
-            if MEASUREMENT in infos:
-                fast[MEASUREMENT] = np.stack(list(infos[MEASUREMENT]))
+            fast |= _measured(infos)
             seen = self._correct_steps(fast, running)
             recorder.put(
                 tick,
@@ -343,6 +347,14 @@ def seeded_torch(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), torch_threads():
         torch.manual_seed(seed)
         yield
+
+
+def _measured(infos: dict[str, Any]) -> Columns:
+    """Return what the lanes measured, and whether it means something, where they tell."""
+    if MEASUREMENT not in infos:
+        return {}
+    columns = {MEASUREMENT: np.stack(list(infos[MEASUREMENT]))}
+    return columns | ({VALID: np.asarray(infos[VALID], bool)} if VALID in infos else {})
 
 
 def _time_limit(env: Any) -> int | None:

@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rllib_offset.corrected_env import CorrectedEnv
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
+from rllib_offset.measurements import MeasurementReader
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import make_env
 from tests import envs
@@ -199,7 +200,7 @@ def test_corrected_measurements_decide_observation_reward_and_termination():
     columns = steps(
         2, measurement=np.array([[0.5], [1.5]]), state=np.array([[0.0, 3.0], [0.0, 4.0]])
     )
-    seen = correction.steps(columns, env.outcome)
+    seen = correction.steps(columns, MeasurementReader.of(env))
     np.testing.assert_allclose(seen["obs"], [[1.25, 4.0], [2.25, 5.0]], rtol=1e-6)
     np.testing.assert_allclose(seen["reward"], [-0.25, -1.25], rtol=1e-6)
     np.testing.assert_array_equal(seen["terminated"], [False, True])

@@ -12,7 +12,7 @@ PACKAGE = Path(rllib_offset.__file__).parent
 FLOORS = (
     {"columns", "config_keys", "errors", "metrics", "old_spellings", "timing"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
-    | {"fingerprint", "results", "segment_reader", "store_report", "tables"},
+    | {"fingerprint", "measurements", "results", "segment_reader", "store_report", "tables"},
     {"corrected_env", "correction", "fidelity", "predictor", "sampling"}
     | {"figures", "timing_figures"},
     {

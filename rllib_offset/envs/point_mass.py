@@ -21,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_offset.envs.drawing import render_frame
+from rllib_offset.envs.lanes import lane_mask, lane_seeds
 from rllib_offset.envs.reward_maps import (
     TARGET,
     Distance,
@@ -347,8 +348,8 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
             The observations of all lanes, and an empty info.
         """
         options = options or {}
-        mask = self._as_mask(options.get("reset_mask"))
-        seeds = self._as_seeds(seed)
+        mask = lane_mask(options.get("reset_mask"), self.num_envs)
+        seeds = lane_seeds(seed, self.num_envs)
         starts = options.get("start")
         positions = self._positions.copy()
         for lane in np.flatnonzero(mask):
@@ -398,7 +399,7 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         Raises:
             ValueError: If states or mask have another shape, or a masked state is not finite.
         """
-        kept = ~self._as_mask(mask)
+        kept = ~lane_mask(mask, self.num_envs)
         states = np.array(states, np.float64)
         if states.shape == self._positions.shape:
             states[kept] = self._positions[kept]
@@ -423,25 +424,6 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
             if self._visited:
                 self._visited.pop()
             self._visited.append(positions)
-
-    def _as_mask(self, mask: ArrayLike | None) -> NDArray[np.bool_]:
-        if mask is None:
-            return np.ones(self.num_envs, np.bool_)
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ValueError(
-                f"a mask must be bool of shape ({self.num_envs},), got {mask.dtype} {mask.shape}"
-            )
-        return mask
-
-    def _as_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + lane for lane in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"`seed` must have one entry per lane, {self.num_envs}, got {seed}")
-        return [None if lane_seed is None else int(lane_seed) for lane_seed in seed]
 
 
 def start_of_seed(seed: int) -> Floats:

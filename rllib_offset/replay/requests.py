@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_offset.columns import Columns, slice_columns
+from rllib_offset.columns import VALID, Columns, slice_columns
 
 __all__ = [
     "Key",
@@ -17,6 +17,7 @@ __all__ = [
     "missing_rows",
     "nothing",
     "stack_columns",
+    "valid_rows",
 ]
 
 Key = tuple[int, ...]
@@ -138,6 +139,14 @@ class ReplayResult:
 def nothing(request: ReplayRequest, error: str | None = None) -> ReplayResult:
     """Return the answer of a replay without a finished row."""
     return ReplayResult(request, None, {}, 0.0, 0, error, np.arange(0))
+
+
+def valid_rows(result: ReplayResult) -> NDArray[np.bool_]:
+    """Return which finished rows mean something in both simulators, ``(N,)``."""
+    if result.slow is None:
+        return np.zeros(0, bool)
+    valid = result.slow[VALID].astype(bool)
+    return valid & result.fast[VALID].astype(bool) if VALID in result.fast else valid
 
 
 def missing_rows(result: ReplayResult) -> Rows:

@@ -161,19 +161,19 @@ class OpAmpEnv(gym.Env[Observation, NDArray[np.int64]]):
         return obs, float(reward), bool(terminated), False, info
 
     def outcome(
-        self, measurement: ArrayLike, state: Floats, action: ArrayLike
+        self, measurement: ArrayLike, state: Floats, action: ArrayLike | None
     ) -> tuple[Observation, Any, Any]:
         """Return observation, reward and termination of a step; also for batches of steps.
 
         Args:
             measurement: ``(..., 4)``, of the design reached.
             state: ``(..., 12)``, before the step.
-            action: ``(..., 7)``.
+            action: ``(..., 7)``; None where nothing moved, as at a reset.
         """
         return self.task.outcome(measurement, state, action)
 
     def predictor_inputs(
-        self, measurement: ArrayLike, state: Floats, action: ArrayLike
+        self, measurement: ArrayLike, state: Floats, action: ArrayLike | None
     ) -> NDArray[np.float32]:
         """Return what the offset depends on, ``(..., 18)``, from the same arguments."""
         return self.task.predictor_inputs(measurement, state, action)

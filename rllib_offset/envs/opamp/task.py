@@ -196,35 +196,39 @@ class OpAmpTask:
         return np.clip(observed, -1.0, 1.0)
 
     def outcome(
-        self, measurement: ArrayLike, state: Floats, action: ArrayLike
+        self, measurement: ArrayLike, state: Floats, action: ArrayLike | None
     ) -> tuple[Observation, Any, Any]:
         """Return what a step leads to, given what the simulator says of the design it reached.
 
         Args:
             measurement: ``(..., 4)``, fast, slow or corrected.
             state: ``(..., 12)``, *before* the step.
-            action: ``(..., 7)``.
+            action: ``(..., 7)``; None where nothing moved, as at a reset.
 
         Returns:
             Observations ``(..., 16)``, rewards ``(...)``, terminations ``(...)``.
         """
-        reached = self.move(np.asarray(state, np.float64), action)
+        reached = self._reached(state, action)
         total = self.shortfall(from_learned(measurement), self.targets(reached))
         passed = total >= self.pass_threshold
         reward = np.where(passed, self.success_reward, total)[()]
         return self.observe(measurement, reached), reward, passed
 
     def predictor_inputs(
-        self, measurement: ArrayLike, state: Floats, action: ArrayLike
+        self, measurement: ArrayLike, state: Floats, action: ArrayLike | None
     ) -> NDArray[np.float32]:
         """Return what an offset depends on, ``(..., 18)``, arguments as of `outcome`.
 
         The sizes reached, scaled; their logarithms; the fast measurement. Targets and time, which a
         simulator is not told, are left out.
         """
-        designs = self.designs(self.move(np.asarray(state, np.float64), action))
+        designs = self.designs(self._reached(state, action))
         parts = (_scaled(designs), np.log(designs), np.asarray(measurement, np.float64))
         return np.concatenate(parts, axis=-1).astype(np.float32)
+
+    def _reached(self, states: ArrayLike, actions: ArrayLike | None) -> Floats:
+        states = np.asarray(states, np.float64)
+        return states if actions is None else self.move(states, actions)
 
     @cached_property
     def _increments(self) -> NDArray[np.int64]:

@@ -116,13 +116,13 @@ class OpAmpVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         return obs, rewards, terminations, self._elapsed >= self._last_step, infos
 
     def outcome(
-        self, measurement: ArrayLike, state: Floats, action: ArrayLike
+        self, measurement: ArrayLike, state: Floats, action: ArrayLike | None
     ) -> tuple[Observation, Any, Any]:
         """Return observation, reward and termination, for one step or a batch; see `OpAmpEnv`."""
         return self.task.outcome(measurement, state, action)
 
     def predictor_inputs(
-        self, measurement: ArrayLike, state: Floats, action: ArrayLike
+        self, measurement: ArrayLike, state: Floats, action: ArrayLike | None
     ) -> NDArray[np.float32]:
         """Return what the offset depends on, ``(..., 18)``, from the same arguments."""
         return self.task.predictor_inputs(measurement, state, action)
