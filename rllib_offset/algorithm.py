@@ -4,6 +4,9 @@
 """
 
 import logging
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
+    EPISODE_LEN_MEAN,
+    NUM_ENV_STEPS_SAMPLED,
     TIMERS,
 )
 from ray.tune.execution.placement_groups import PlacementGroupFactory
@@ -22,6 +27,7 @@ from ray.tune.registry import register_trainable
 
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
+from rllib_offset.batch_time import BatchTime
 from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetBroadcast
@@ -41,6 +47,7 @@ from rllib_offset.replay.requests import ReplayResult
 from rllib_offset.replay.resync import resynchronised
 from rllib_offset.simulator_state import state_divergence
 from rllib_offset.slow_evaluation import SlowEvaluationMixin, has_env
+from rllib_offset.timing import Level
 
 __all__ = [
     "A2C",
@@ -67,7 +74,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     eval_env_runner_group: EnvRunnerGroup | None
     pair: EnvPair
     facts: PairFacts
-    label_level: str
+    label_level: Level
     ledger: Ledger
     estimator: OffsetEstimator
     schedule: LabelSchedule
@@ -95,12 +102,14 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     def training_step(self) -> None:
         if self.version == 0:
             self.buy_initial_labels()
+        started_s, ledger = time.perf_counter(), replace(self.ledger)
         with torch_threads(max(1, int(self.config.num_cpus_for_main_process))):
             super().training_step()  # collect corrected trajectories, update theta
         labels = self._decide_on_dynamics(self.gather_labels())
         self.fit_offset(labels)  # update phi
         self.version += 1
         self.broadcast_offset()
+        self._report_batch_time(time.perf_counter() - started_s, ledger)
 
     def buy_initial_labels(self) -> None:
         """Label well-spread states before training, and decide on the mode if that is open."""
@@ -270,6 +279,31 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             )
             self._has_warned_of_exploitation = True
         return float(is_exploiting)
+
+    def _report_batch_time(self, batch_s: float, before: Ledger) -> None:
+        """Log how long the iteration took, and how long section 3.4 says that it takes."""
+        sampled, peek = ENV_RUNNER_RESULTS, partial(self.metrics.peek, default=0.0)
+        measured = BatchTime(
+            batch_s=batch_s,
+            sampling_s=peek((sampled, metrics.SAMPLING_TIME_S)),
+            wait_s=peek((metrics.SLOW, metrics.REPLAY_WAIT_S)),
+            fit_s=peek((TIMERS, metrics.OFFSET_FIT_TIMER))
+            + peek((TIMERS, metrics.OFFSET_BROADCAST_TIMER)),
+            env_steps=int(peek((sampled, NUM_ENV_STEPS_SAMPLED))),
+            trajectory_steps=peek((sampled, EPISODE_LEN_MEAN)),
+            slow_steps=self.ledger.num_env_steps - before.num_env_steps,
+            slow_s=self.ledger.sim_time_s - before.sim_time_s,
+            workers=self.config.num_replay_workers,
+            level=self.label_level,
+            max_replay_lag=self.config.max_replay_lag,
+        )
+        values = {
+            (TIMERS, metrics.BATCH_TIME_S): batch_s,
+            (TIMERS, metrics.PREDICTED_BATCH_TIME_S): measured.predicted_s,
+            (metrics.SLOW, metrics.UTILIZATION): measured.utilization,
+        }
+        for key, value in values.items():
+            self.metrics.log_value(key, value, window=1)
 
     def _affordable(self, wanted: int | None) -> Any:
         """Return how many of ``wanted`` slow steps the budget has left; ``None`` for all."""

@@ -23,6 +23,7 @@ from rllib_offset.pair import EnvPair, EnvSpec
 from rllib_offset.pair_facts import PairFacts
 from rllib_offset.predictor import OffsetTrainer
 from rllib_offset.seeded_env_runner import registered_env
+from rllib_offset.timing import Level
 
 __all__ = ["DYNAMICS", "LABEL_CHOICES", "LABEL_LEVELS", "OffsetConfigMixin"]
 
@@ -303,7 +304,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             slow_config=dict(self.slow_env_config),
         )
 
-    def resolved_label_level(self, facts: PairFacts) -> str:
+    def resolved_label_level(self, facts: PairFacts) -> Level:
         """Return ``"sample"`` or ``"trajectory"``.
 
         Raises:
@@ -317,7 +318,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 "fast one with `get_simulator_state`, and the pair has not both; "
                 "add them or use label_level='trajectory'"
             )
-        return self.label_level
+        return "sample" if self.label_level == "sample" else "trajectory"
 
     def label_schedule(self, level: str) -> LabelSchedule:
         """Return the schedule that decides what is labelled."""

@@ -26,11 +26,13 @@ NUM_INVALID_LIFETIME = "num_invalid_lifetime"
 NUM_REPLAYS_LOST_LIFETIME = "num_replays_lost_lifetime"
 SIM_TIME_S_LIFETIME = "sim_time_s_lifetime"
 REPLAY_WAIT_S = "replay_wait_s"
-UTILIZATION = "utilization"
+UTILIZATION = "utilization"  # share of the workers' time inside the slow simulator
 
 # Timers, beside RLlib's own.
 OFFSET_FIT_TIMER = "offset_fit"
 OFFSET_BROADCAST_TIMER = "offset_broadcast"
+BATCH_TIME_S = "batch_time_s"  # this iteration, evaluation left out
+PREDICTED_BATCH_TIME_S = "predicted_batch_time_s"  # what section 3.4 of the paper gives for it
 
 # Evaluation: truth (RLlib's own key, in the slow simulator) and promise (fast + offset).
 CORRECTED_EPISODE_RETURN_MEAN = "corrected_episode_return_mean"
@@ -39,3 +41,4 @@ NORMALISED_SCORE = "normalised_score"
 
 # Beside RLlib's return while training: the same episodes, uncorrected.
 FAST_EPISODE_RETURN_MEAN = "fast_episode_return_mean"
+SAMPLING_TIME_S = "sampling_time_s"  # this iteration's batch

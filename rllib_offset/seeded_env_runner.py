@@ -6,6 +6,7 @@ each step; :mod:`rllib_offset.env_runner` corrects it.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -106,7 +107,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode]:
-        episodes = []
+        started_s, episodes = time.perf_counter(), []
         rng = self._sample_generator()
         self._before_sample(num_timesteps, rng)
         with seeded_torch(int(rng.integers(2**31))):
@@ -120,6 +121,8 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         self._done_episodes_for_metrics.extend(episodes)
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=num_steps)
         self._increase_sampled_metrics(num_steps, len(episodes))
+        sampling_s = time.perf_counter() - started_s
+        self.metrics.log_value(metrics.SAMPLING_TIME_S, sampling_s, window=1)
         return episodes
 
     # --- hooks ---

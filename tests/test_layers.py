@@ -16,6 +16,7 @@ FLOORS = (
     {"corrected_env", "correction", "fidelity", "predictor", "sampling"}
     | {"figures", "timing_figures"},
     {
+        "batch_time",
         "env_runner",
         "seeded_env_runner",
         "estimator",
