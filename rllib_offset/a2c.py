@@ -28,16 +28,23 @@ from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
 from rllib_offset.predictor import torch_threads
+from rllib_offset.setting_rules import RULES, check_settings
 
 __all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
 
 
 class CheckedKeysMixin(AlgorithmConfig):
-    """Configuration that refuses a key it does not know, instead of keeping it in silence."""
+    """Configuration that refuses keys and values that RLlib would keep in silence."""
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        check_settings({name: getattr(self, name) for name in RULES if hasattr(self, name)})
+        super().validate()
 
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: dict[str, Any]) -> Self:
         check_config_keys(self, config_dict)
+        check_settings(config_dict)
         updated: Self = super().update_from_dict(translate_keys(config_dict))
         return updated
 
@@ -123,8 +130,6 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
     @override(AlgorithmConfig)
     def validate(self) -> None:
         super().validate()
-        if not 0 <= self.lambda_ <= 1:
-            self._value_error(f"`lambda_` must be within [0, 1], got {self.lambda_}")
         check_episodes_are_complete(self)
 
 

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -14,7 +15,8 @@ from ray.rllib.utils.annotations import override
 from rllib_offset.a2c import CheckedKeysMixin, check_episodes_are_complete
 from rllib_offset.callbacks import OffsetCallback
 from rllib_offset.columns import PREDICTOR_INPUTS
-from rllib_offset.correction import INPUTS, TARGETS, OffsetLayout, default_layout
+from rllib_offset.config_keys import check_keys
+from rllib_offset.correction import OffsetLayout, default_layout
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.estimator import OffsetEstimator
 from rllib_offset.fidelity import FreezeBelow, LabelSchedule, ReplayFraction, StepTrickle
@@ -25,11 +27,7 @@ from rllib_offset.predictor import OffsetTrainer
 from rllib_offset.seeded_env_runner import registered_env
 from rllib_offset.timing import Level
 
-__all__ = ["DYNAMICS", "LABEL_CHOICES", "LABEL_LEVELS", "OffsetConfigMixin"]
-
-DYNAMICS = ("auto", "same", "different")
-LABEL_CHOICES = ("uniform", "uncertain")
-LABEL_LEVELS = ("auto", "trajectory", "sample")
+__all__ = ["OffsetConfigMixin"]
 
 _UNSUPPORTED = {
     "DQN": "learns from a replay buffer",  # SAC among its descendants
@@ -332,8 +330,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         """Return what the predictor reads and corrects, for equal or for different dynamics."""
         inputs, targets = default_layout(facts, residual=residual)
         return OffsetLayout(
-            self.offset_inputs or inputs,
-            self.offset_targets or targets,
+            tuple(self.offset_inputs or inputs),
+            tuple(self.offset_targets or targets),
             obs_dim=facts.obs_dim,
             action_space=facts.action_space,
             state_dim=facts.state_dim,
@@ -378,9 +376,14 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         super().validate()
         self._validate_base_algorithm()
         check_episodes_are_complete(self)
-        self._validate_slow_simulator()
-        self._validate_offset()
-        self._validate_labels()
+        if self.env is None:
+            self._value_error("no fast simulator; call `.environment(...)`")
+        if self.slow_env is None:
+            self._value_error("no slow simulator; call `.slow_simulator(env=...)`")
+        if self.freeze_below is not None:
+            known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}
+            check_keys(known, self.freeze_options, where="freeze_options")
+            FreezeBelow(self.freeze_below, **self.freeze_options)
 
     def _validate_base_algorithm(self) -> None:
         ancestors = {cls.__name__ for cls in self.algo_class.__mro__}
@@ -390,79 +393,6 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                     f"the offset correction serves synchronous on-policy algorithms (A2C, PPO); "
                     f"{self.algo_class.__name__} {reason}, which would mix corrections of many ages"
                 )
-
-    def _validate_slow_simulator(self) -> None:
-        if self.slow_env is None:
-            self._value_error("no slow simulator; call `.slow_simulator(env=...)`")
-        if self.num_replay_workers < 0:
-            self._value_error(f"`num_replay_workers` must be >= 0, got {self.num_replay_workers}")
-        if self.num_cpus_per_replay_worker < 0:
-            self._value_error(
-                f"`num_cpus_per_replay_worker` must be >= 0, got {self.num_cpus_per_replay_worker}"
-            )
-        if self.step_timeout_s is not None and self.step_timeout_s <= 0:
-            self._value_error(
-                f"`step_timeout_s` must be > 0, or None for no limit; got {self.step_timeout_s}"
-            )
-        if self.max_replay_retries < 0:
-            self._value_error(f"`max_replay_retries` must be >= 0, got {self.max_replay_retries}")
-
-    def _validate_offset(self) -> None:
-        for field, known in (("offset_inputs", INPUTS), ("offset_targets", TARGETS)):
-            names = getattr(self, field)
-            if names is None:
-                continue
-            setattr(self, field, tuple(names))
-            if not names or any(name not in known for name in names):
-                self._value_error(f"`{field}` takes one or more of {list(known)}, got {names}")
-        self._check_choice("offset_dynamics", DYNAMICS)
-        for field in (
-            "offset_ensemble_size",
-            "offset_minibatch_size",
-            "offset_initial_steps",
-            "offset_steps_per_iteration",
-            "offset_max_labels",
-        ):
-            self._check_at_least(field, 1)
-        if not 0 <= self.offset_holdout_fraction < 1:
-            self._value_error(
-                "`offset_holdout_fraction` must be within [0, 1), "
-                f"got {self.offset_holdout_fraction}"
-            )
-        self._check_at_least("offset_dynamics_tolerance", 0)
-
-    def _validate_labels(self) -> None:
-        self._check_choice("label_level", LABEL_LEVELS)
-        self._check_choice("label_choice", LABEL_CHOICES)
-        if not 0 <= self.replay_fraction <= 1:
-            self._value_error(
-                f"`replay_fraction` must be within [0, 1], got {self.replay_fraction}"
-            )
-        for field in ("max_replays_per_worker", "max_concurrent_replays"):
-            self._check_at_least(field, 1)
-        if not 0 < self.max_failure_rate <= 1:
-            self._value_error(
-                f"`max_failure_rate` must be within (0, 1], got {self.max_failure_rate}"
-            )
-        for field in ("initial_labels", "labels_per_iteration", "max_replay_lag", "max_slow_steps"):
-            self._check_at_least(field, 0)
-        self._check_at_least("candidates_per_label", 1)
-        if self.freeze_below is not None:
-            try:
-                FreezeBelow(self.freeze_below, **self.freeze_options)
-            except (TypeError, ValueError) as error:
-                self._value_error(f"`freeze_below` and `freeze_options`: {error}")
-
-    def _check_choice(self, field: str, known: tuple[str, ...]) -> None:
-        if getattr(self, field) not in known:
-            self._value_error(
-                f"`{field}` must be one of {list(known)}, got {getattr(self, field)!r}"
-            )
-
-    def _check_at_least(self, field: str, lowest: float) -> None:
-        value = getattr(self, field)
-        if value is not None and value < lowest:
-            self._value_error(f"`{field}` must be >= {lowest}, got {value}")
 
 
 def _tuple(value: Any) -> Any:

@@ -40,6 +40,8 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
     Raises:
         UserError: If the algorithm, a setting, its value or the environment is unknown or refused.
     """
+    from rllib_offset.setting_rules import check_settings
+
     algorithm = _algorithm_class(name, spec["run"])
     spec["config"] = with_samplers(translate_keys(spec["config"]))
     _apply_observation_filter(spec["config"])
@@ -47,6 +49,7 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
         try:
             default = algorithm.get_default_config()
             check_config_keys(default, config)
+            check_settings(config)
             for key in ("env", "slow_env"):
                 _check_environment(config.get(key))
             default.update_from_dict(config).validate()

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rllib_offset.value_rules import check_values, number, whole
+
 __all__ = ["FreezeBelow", "LabelPlan", "LabelSchedule", "ReplayFraction", "StepTrickle"]
 
 
@@ -94,6 +96,19 @@ class StepTrickle(LabelSchedule):
         return LabelPlan(num_step_labels=due - before, probes=self.per_iteration > 0)
 
 
+_FREEZE_RULES = {
+    "tolerance": number(above=0),
+    "window": whole(1),
+    "gain": number(0),
+    "min_labels": whole(0),
+    "max_labels": whole(0),
+    "probe_interval": whole(1),
+    "probe_labels": whole(1),
+    "unfreeze_factor": number(above=0),
+    "burst_labels": whole(0),
+}
+
+
 @dataclass
 class FreezeBelow(LabelSchedule):
     """Buy labels in proportion to the error, stop when it is small, probe, and start again.
@@ -132,8 +147,7 @@ class FreezeBelow(LabelSchedule):
     _errors: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        if self.tolerance <= 0:
-            raise ValueError(f"`tolerance` must be > 0, got {self.tolerance}")
+        check_values(vars(self), _FREEZE_RULES)
 
     def plan(self, iteration: int) -> LabelPlan:
         """Return the number of steps to label."""

@@ -10,7 +10,7 @@ import rllib_offset
 PACKAGE = Path(rllib_offset.__file__).parent
 
 FLOORS = (
-    {"columns", "config_keys", "errors", "metrics", "old_spellings", "timing"},
+    {"columns", "config_keys", "errors", "metrics", "old_spellings", "timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
     | {"fingerprint", "measurements", "results", "segment_reader", "store_report", "tables"},
     {"corrected_env", "correction", "fidelity", "predictor", "sampling"}
@@ -27,7 +27,7 @@ FLOORS = (
         "replay",
     },
     {"a2c", "algorithm", "callbacks", "config", "figure_callback", "offset_state", "rollouts"}
-    | {"slow_evaluation"},
+    | {"setting_rules", "slow_evaluation"},
     {
         "cli",
         "commands",
