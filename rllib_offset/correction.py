@@ -6,6 +6,8 @@ nor episodes.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -126,7 +128,7 @@ class OffsetLayout:
         """Whether the fast simulator follows the corrected state (one-step residual mode)."""
         return STATE in self.targets
 
-    @property
+    @cached_property
     def needs_state(self) -> bool:
         """Whether the simulator state must be read at every step."""
         names = {*self.inputs, *self.targets}
@@ -180,9 +182,16 @@ class OffsetLayout:
 
     def split(self, offsets: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Cut ``(N, K)`` offsets into one array per target."""
+        return {name: offsets[:, columns] for name, columns in self._target_columns.items()}
+
+    @cached_property
+    def _target_columns(self) -> dict[str, slice]:
         widths = self._target_widths()
-        stops = np.cumsum(list(widths.values()))[:-1]
-        return dict(zip(widths, np.split(offsets, stops, axis=1), strict=True))
+        stops = accumulate(widths.values())
+        return {
+            name: slice(stop - width, stop)
+            for (name, width), stop in zip(widths.items(), stops, strict=True)
+        }
 
     def _target_widths(self) -> dict[str, int]:
         widths = {
@@ -272,7 +281,7 @@ class OffsetCorrection:
         if self.predictor is None:
             return result | ({NEXT_STATE: fast[NEXT_STATE]} if self.layout.resynchronises else {})
         mean, std = self._predict(fast, reader)
-        offsets, spreads = self.layout.split(mean), self.layout.split(std)
+        offsets = self.layout.split(mean)
         if self.spread_weights is not None:
             result[OUTSIDE] = _norm(std * self.spread_weights) > self.flag_threshold
         if MEASUREMENT in offsets and reader.outcome is not None:
@@ -281,10 +290,13 @@ class OffsetCorrection:
         if OBS in offsets:
             result[OBS] = self._bounded(fast[OBS] + offsets[OBS])
         if REWARD in offsets:
-            reward = fast[REWARD] + offsets[REWARD][:, 0] - self.pessimism * spreads[REWARD][:, 0]
-            result[REWARD] = (
-                reward if self.reward_range is None else reward.clip(*self.reward_range)
-            )
+            reward = fast[REWARD] + offsets[REWARD][:, 0]
+            if self.pessimism:
+                reward = reward - self.pessimism * self.layout.split(std)[REWARD][:, 0]
+            if self.reward_range is not None:
+                lowest, highest = self.reward_range
+                reward = np.minimum(np.maximum(reward, lowest), highest)
+            result[REWARD] = reward
         if STATE in offsets:
             result[NEXT_STATE] = fast[NEXT_STATE] + offsets[STATE]
         return result

@@ -4,6 +4,7 @@ NumPy only; the environment runners drive it.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -102,7 +103,9 @@ class StepPicker:
     """
 
     def __init__(self, slots: NDArray[np.int64], ranks: NDArray[np.int64], quota: int) -> None:
-        self._slots, self._ranks, self._quota, self._seen = slots, ranks, quota, 0
+        self._slots, self._ranks, self._quota = slots.tolist(), ranks, quota
+        self._seen = 0  # steps
+        self._passed = 0  # slots
         self._picked: list[Columns] = []
 
     @classmethod
@@ -120,23 +123,23 @@ class StepPicker:
         ranks = np.argsort(drawn)
         return cls(drawn[ranks], ranks, min(quota, num_timesteps))
 
-    def _slots_within(self, running: NDArray[np.bool_]) -> NDArray[np.int64]:
-        first, last = np.searchsorted(self._slots, (self._seen, self._seen + running.sum()))
-        return self._slots[first:last] - self._seen
-
     def wants(self, running: NDArray[np.bool_]) -> bool:
         """Tell whether one of the steps that the running lanes take now is to be picked."""
-        return bool(self._slots.size) and bool(self._slots_within(running).size)
+        if self._passed == len(self._slots):
+            return False
+        return bool(self._slots[self._passed] < self._seen + np.count_nonzero(running))
 
     def pick(self, fast: Columns, running: NDArray[np.bool_]) -> None:
         """Keep the rows of ``fast`` (one per lane) whose turn it is."""
-        lanes = np.flatnonzero(running)[self._slots_within(running)]
-        self._picked.append(slice_columns(fast, lanes))
+        lanes = np.flatnonzero(running)
+        due = bisect_left(self._slots, self._seen + len(lanes), lo=self._passed)
+        turns = np.array(self._slots[self._passed : due], np.int64) - self._seen
+        self._picked.append(slice_columns(fast, lanes[turns]))
+        self._passed = due
 
     def advance(self, running: NDArray[np.bool_]) -> None:
         """Count the steps that the running lanes took."""
-        if self._slots.size:
-            self._seen += int(running.sum())
+        self._seen += int(np.count_nonzero(running))
 
     def chosen(
         self,

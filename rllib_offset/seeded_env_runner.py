@@ -21,7 +21,6 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
-from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_offset import metrics
@@ -38,6 +37,7 @@ from rllib_offset.columns import (
     slice_columns,
 )
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
+from rllib_offset.policy import SamplingPolicy, env_actions_of
 from rllib_offset.predictor import torch_threads
 from rllib_offset.sampling import Recorder, Trajectory
 
@@ -67,6 +67,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     """
 
     env: Any
+    _prepared: SamplingPolicy | None = None
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -76,6 +77,11 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         self.num_envs = self.config.num_envs_per_env_runner
         self.env = make_vector_env(spec, dict(self.config.env_config), self.num_envs)
         self.env.reset(seed=list(range(self.num_envs)))
+        self._env_actions = env_actions_of(
+            self.env.single_action_space,
+            is_normalized=self.config.normalize_actions,
+            is_clipped=self.config.clip_actions,
+        )
         self._horizon = _time_limit(self.env)
         self._ended: Trajectory | None = None
         self._ordinal = 0
@@ -114,7 +120,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             for trajectory in self._roll_out(
                 self._episode_seeds(rng), num_timesteps, num_episodes, explore, random_actions
             ):
-                episodes.append(self._to_episode(trajectory))
+                episodes.append(self._to_episode(trajectory, explore))
                 self._end_episode(episodes[-1], trajectory)
         self._after_sample()
         num_steps = sum(len(episode) for episode in episodes)
@@ -198,18 +204,19 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             (lanes, spaces.flatdim(env.single_observation_space)), np.float32
         )
         fast_obs = obs.copy()
-        num_started = num_steps = tick = 0
+        num_running = num_started = num_steps = tick = 0
         while True:
             if num_episodes is not None:
                 wanted = num_episodes - num_started
             else:
                 wanted = lanes if num_steps < (num_timesteps or 0) else 0
-            starting = np.flatnonzero(~running)[:wanted]
-            if starting.size:
+            if wanted and num_running < lanes:
+                starting = np.flatnonzero(~running)[:wanted]
                 seed_of[starting] = [next(seeds) for _ in starting]
                 ordinal_of[starting] = num_started + np.arange(starting.size)
                 started_at[starting] = tick
                 num_started += starting.size
+                num_running += starting.size
                 running[starting] = True
                 mask = np.zeros(lanes, bool)
                 mask[starting] = True
@@ -217,7 +224,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 fast_obs[starting] = resets[starting]
                 measured = slice_columns(_measured(infos), starting)
                 obs[starting] = self._correct_resets(fast_obs[starting], measured, starting)
-            if not running.any():
+            if not num_running:
                 return
             actions, env_actions, outputs = self._act(obs, explore, random_actions)
             fast: Columns = {
@@ -238,7 +245,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 seen={PREV_OBS: obs, OBS: seen[OBS], REWARD: seen[REWARD], ACTION: actions},
                 outputs=outputs,
             )
-            num_steps += int(running.sum())
+            num_steps += num_running
             tick += 1
             obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
             ended = running & (seen[TERMINATED] | truncated)
@@ -251,9 +258,10 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                     terminated=bool(seen[TERMINATED][lane]),
                     truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
                 )
-            running &= ~ended
+            if ended.any():
+                running &= ~ended
+                num_running = int(running.sum())
 
-    @torch.inference_mode()
     def _act(
         self, obs: NDArray[np.float32], explore: bool, random_actions: bool
     ) -> tuple[NDArray[Any], NDArray[Any], Columns]:
@@ -263,39 +271,22 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             self.env.action_space.seed(int(draws))
             actions = self.env.action_space.sample()
             return actions, actions, {}
-        module = self.module
-        batch = {ModuleColumns.OBS: torch.as_tensor(obs, device=self._device)}
-        forward = module._forward_exploration if explore else module._forward_inference
-        outputs = forward(batch)
-        kept: dict[str, torch.Tensor] = {}
-        if ModuleColumns.ACTIONS in outputs:
-            actions = outputs[ModuleColumns.ACTIONS]
-        else:
-            inputs = outputs[ModuleColumns.ACTION_DIST_INPUTS]
-            if explore:
-                distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
-            else:
-                cls = module.get_inference_action_dist_cls()
-                distribution = cls.from_logits(inputs).to_deterministic()
-            actions = distribution.sample()
-            kept[ModuleColumns.ACTION_DIST_INPUTS] = inputs
-            if explore:
-                kept[ModuleColumns.ACTION_LOGP] = distribution.logp(actions)
-        policy_actions = actions.cpu().numpy()
-        arrays = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
-        return policy_actions, self._to_env_actions(policy_actions), arrays
+        actions, outputs = self._policy.act(obs, explore=explore)
+        return actions, self._env_actions(actions), outputs
 
-    def _to_env_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        space = self.env.single_action_space
-        if isinstance(space, spaces.Box):
-            if self.config.normalize_actions:
-                actions = unsquash_action(actions, space)
-            elif self.config.clip_actions:
-                actions = clip_action(actions, space)
-        return np.asarray(actions, dtype=space.dtype)
+    @property
+    def _policy(self) -> SamplingPolicy:
+        """The module, prepared for sampling; another one if the module is another."""
+        if self._prepared is None or self._prepared.module is not self.module:
+            self._prepared = SamplingPolicy(self.module, self._device)
+        return self._prepared
 
-    def _to_episode(self, trajectory: Trajectory) -> SingleAgentEpisode:
-        steps = len(trajectory.rewards)
+    def _to_episode(self, trajectory: Trajectory, explore: bool) -> SingleAgentEpisode:
+        steps, outputs = len(trajectory.rewards), dict(trajectory.outputs)
+        inputs = outputs.get(ModuleColumns.ACTION_DIST_INPUTS)
+        if explore and inputs is not None:  # for all steps at once
+            likelihoods = self._policy.log_likelihoods(inputs, trajectory.actions)
+            outputs[ModuleColumns.ACTION_LOGP] = likelihoods
         key = (self.worker_index or 0, self._ordinal, trajectory.ordinal)
         episode = SingleAgentEpisode(
             id_="-".join(map(str, (self._weights_seq_no, *key, trajectory.seed))),
@@ -304,7 +295,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             rewards=trajectory.rewards,
             infos=[{}] * (steps + 1),
             extra_model_outputs={
-                **trajectory.outputs,
+                **outputs,
                 WEIGHTS_SEQ_NO: np.full(steps, self._weights_seq_no),
             },
             terminated=trajectory.terminated,

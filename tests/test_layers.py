@@ -24,6 +24,7 @@ FLOORS = (
         "learner",
         "ledger",
         "pair_check",
+        "policy",
         "replay",
     },
     {"a2c", "algorithm", "callbacks", "config", "figure_callback", "offset_state", "rollouts"}

@@ -122,11 +122,10 @@ class PointMassModel:
 
     def move(self, positions: Floats, actions: ArrayLike) -> Floats:
         """Return the positions after one step, each ``(..., 2)``."""
-        pushes = np.clip(np.asarray(actions, np.float64), -1.0, 1.0)
+        pushes = _within_square(np.asarray(actions, np.float64))
         # products and a sum of two, not `@`: any batch shape gives the same bits
         moves = (self._steering * pushes[..., None, :]).sum(axis=-1) + self.drift
-        reached: Floats = np.clip(positions + moves, -1.0, 1.0)
-        return reached
+        return _within_square(positions + moves)
 
     def observe(self, positions: Floats, rewards: Floats) -> Observation:
         """Join positions ``(..., 2)`` and rewards ``(...)`` to observations ``(..., 3)``."""
@@ -429,6 +428,11 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
 def start_of_seed(seed: int) -> Floats:
     """Return the position ``(2,)`` at which ``reset(seed=seed)`` starts an episode."""
     return _draw_start(seeding.np_random(seed)[0])
+
+
+def _within_square(points: Floats) -> Floats:
+    inside: Floats = np.minimum(np.maximum(points, -1.0), 1.0)  # `np.clip` costs four times as much
+    return inside
 
 
 def _draw_start(rng: np.random.Generator) -> Floats:

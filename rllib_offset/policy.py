@@ -1,0 +1,151 @@
+"""From observations to actions at the least cost: what the sampler asks of a policy at every step.
+
+For RLlib's default actor-critic the layers are called alone.  Its nested modules, their state
+dictionaries and the distribution objects cost more than the arithmetic of a few rows.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns as ModuleColumns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
+from ray.rllib.core.models.torch.encoder import TorchMLPEncoder
+from ray.rllib.core.models.torch.heads import TorchMLPHead
+from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
+from torch import Tensor, nn
+
+from rllib_offset.columns import Columns
+
+__all__ = ["SamplingPolicy", "env_actions_of"]
+
+Layer = Callable[[Tensor], Tensor]
+ActionMap = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class SamplingPolicy:
+    """An RLModule as a sampler sees it; equal calls give the bits that the module itself gives.
+
+    Args:
+        module: The policy. Its weights may change later on, its layers not.
+        device: Where it computes.
+    """
+
+    def __init__(self, module: Any, device: Any = None) -> None:
+        self.module = module
+        self._device = device
+        self._layers = _layers_of(module)
+        exploration = module.get_exploration_action_dist_cls()
+        self._is_gaussian = exploration is TorchDiagGaussian
+
+    @torch.inference_mode()
+    def act(self, obs: NDArray[np.float32], *, explore: bool) -> tuple[NDArray[Any], Columns]:
+        """Return actions and the distribution inputs they were drawn from, one row per lane.
+
+        Args:
+            obs: ``(B, D)``.
+            explore: Draw the actions, from torch's global generator, or take the likeliest.
+        """
+        inputs, actions = self._forward(torch.as_tensor(obs, device=self._device), explore)
+        if actions is None:
+            assert inputs is not None
+            actions = self._draw(inputs) if explore else self._likeliest(inputs)
+        kept = {} if inputs is None else {ModuleColumns.ACTION_DIST_INPUTS: inputs.cpu().numpy()}
+        return actions.cpu().numpy(), kept
+
+    @torch.inference_mode()
+    def log_likelihoods(self, inputs: NDArray[Any], actions: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the log-likelihood of drawn actions, ``(B,)``."""
+        distribution = self.module.get_exploration_action_dist_cls().from_logits(
+            torch.from_numpy(inputs)
+        )
+        likelihoods: NDArray[np.float32] = distribution.logp(torch.from_numpy(actions)).numpy()
+        return likelihoods
+
+    def _forward(self, obs: Tensor, explore: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Return the distribution inputs, or the actions of a module that chooses them itself."""
+        if self._layers is not None:
+            for layer in self._layers:
+                obs = layer(obs)
+            return obs, None
+        module, batch = self.module, {ModuleColumns.OBS: obs}
+        forward = module._forward_exploration if explore else module._forward_inference
+        outputs = forward(batch)
+        if ModuleColumns.ACTIONS in outputs:
+            return None, outputs[ModuleColumns.ACTIONS]
+        return outputs[ModuleColumns.ACTION_DIST_INPUTS], None
+
+    def _draw(self, inputs: Tensor) -> Tensor:
+        if self._is_gaussian:
+            mean, log_std = inputs.chunk(2, dim=-1)
+            return torch.normal(mean, log_std.exp())
+        distribution = self.module.get_exploration_action_dist_cls().from_logits(inputs)
+        actions: Tensor = distribution.sample()
+        return actions
+
+    def _likeliest(self, inputs: Tensor) -> Tensor:
+        distribution = self.module.get_inference_action_dist_cls().from_logits(inputs)
+        actions: Tensor = distribution.to_deterministic().sample()
+        return actions
+
+
+def _layers_of(module: Any) -> list[Layer] | None:
+    """Return what RLlib's default module computes, layer by layer; None for any other module."""
+    if type(module) is not DefaultPPOTorchRLModule:
+        return None
+    encoder = getattr(module.encoder, "actor_encoder", getattr(module.encoder, "encoder", None))
+    if type(encoder) is not TorchMLPEncoder or type(module.pi) is not TorchMLPHead:
+        return None
+    parts: list[Any] = [encoder, module.pi]
+    layers = [_bare(layer) for part in parts for layer in part.net.mlp]
+    if module.pi.clip_log_std:
+        layers.append(partial(_clip_log_std, limit=module.pi.log_std_clip_param_const))
+    return layers
+
+
+def _bare(layer: nn.Module) -> Layer:
+    """Return a layer without the hooks and look-ups of a module's call."""
+    if type(layer) is nn.Linear:
+        return partial(nn.functional.linear, weight=layer.weight, bias=layer.bias)
+    return layer.forward
+
+
+def _clip_log_std(inputs: Tensor, limit: Tensor) -> Tensor:
+    means, log_stds = inputs.chunk(2, dim=-1)
+    return torch.cat((means, torch.clamp(log_stds, -limit, limit)), dim=-1)
+
+
+def env_actions_of(space: spaces.Space[Any], *, is_normalized: bool, is_clipped: bool) -> ActionMap:
+    """Return the map from a policy's actions ``(B, ...)`` to those that the environment receives.
+
+    Args:
+        space: Of one action.
+        is_normalized: Whether the policy's actions of a bounded box lie within [-1, 1].
+        is_clipped: Whether actions that are not normalised are clipped to the box.
+
+    Example:
+        >>> to_env = env_actions_of(spaces.Box(0, 10, (1,)), is_normalized=True, is_clipped=False)
+        >>> to_env(np.array([[-1.0], [0.0], [7.0]], np.float32)).ravel().tolist()
+        [0.0, 5.0, 10.0]
+    """
+    if not isinstance(space, spaces.Box):
+        return lambda actions: np.asarray(actions, space.dtype)
+    if is_normalized and space.dtype == np.float32 and space.is_bounded():
+        low, high = space.low, space.high
+
+        def unsquashed(actions: NDArray[Any]) -> Any:
+            scaled = low + (actions + 1.0) * (high - low) / 2.0
+            return np.minimum(np.maximum(scaled, low), high)  # `clip` costs four times as much
+
+        return unsquashed
+    rule = unsquash_action if is_normalized else clip_action if is_clipped else _unchanged
+    return lambda actions: np.asarray(rule(actions, space), space.dtype)
+
+
+def _unchanged(actions: NDArray[Any], _: spaces.Space[Any]) -> NDArray[Any]:
+    return actions

@@ -1,0 +1,91 @@
+"""What the sampler asks of a policy equals what RLlib's module and distributions say."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
+
+from rllib_offset.policy import SamplingPolicy, _layers_of, env_actions_of
+
+BOX = spaces.Box(-1, 1, (2,))
+MODELS = [
+    pytest.param({"vf_share_layers": False}, BOX, id="gaussian"),
+    pytest.param({"vf_share_layers": True, "fcnet_hiddens": [8]}, BOX, id="shared-layers"),
+    pytest.param({"fcnet_activation": "relu", "log_std_clip_param": 0.1}, BOX, id="clipped-spread"),
+    pytest.param({"free_log_std": True}, BOX, id="a-head-of-another-kind"),
+    pytest.param({}, spaces.Discrete(3), id="categorical"),
+    pytest.param({}, spaces.MultiDiscrete([2, 3]), id="multi-categorical"),
+]
+
+
+def make_module(model, action_space):
+    torch.manual_seed(0)
+    module = RLModuleSpec(
+        module_class=DefaultPPOTorchRLModule,
+        observation_space=spaces.Box(-1, 1, (4,)),
+        action_space=action_space,
+        model_config=model,
+    ).build()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += torch.rand_like(parameter)  # no bias is zero, no spread is small
+    return module
+
+
+@pytest.mark.parametrize(("model", "action_space"), MODELS)
+@pytest.mark.parametrize("explore", [True, False])
+def test_actions_have_the_bits_of_the_module(model, action_space, explore):
+    module = make_module(model, action_space)
+    obs = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    forward = module.forward_exploration if explore else module.forward_inference
+    inputs = forward({"obs": torch.from_numpy(obs)})["action_dist_inputs"]
+    distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
+    torch.manual_seed(1)
+    expected = (distribution if explore else distribution.to_deterministic()).sample()
+
+    policy = SamplingPolicy(module)
+    torch.manual_seed(1)
+    actions, outputs = policy.act(obs, explore=explore)
+
+    np.testing.assert_array_equal(actions, expected.numpy())
+    np.testing.assert_array_equal(outputs["action_dist_inputs"], inputs.numpy())
+    likelihoods = policy.log_likelihoods(outputs["action_dist_inputs"], actions)
+    np.testing.assert_allclose(likelihoods, distribution.logp(expected).numpy(), rtol=1e-5)
+
+
+def test_the_layers_of_the_default_network_are_called_alone():
+    assert _layers_of(make_module({"vf_share_layers": False}, BOX)) is not None
+
+
+def test_a_policy_follows_the_weights_of_its_module():
+    module, obs = make_module({}, BOX), np.ones((2, 4), np.float32)
+    policy = SamplingPolicy(module)
+    before, _ = policy.act(obs, explore=False)
+    module.set_state({name: value * 0 for name, value in module.get_state().items()})
+    after, _ = policy.act(obs, explore=False)
+    assert before.any()
+    assert not after.any()
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        pytest.param(spaces.Box(-3, 1, (2,)), id="bounded"),
+        pytest.param(spaces.Box(-np.inf, np.inf, (2,)), id="unbounded"),
+        pytest.param(spaces.Box(-3, 1, (2,), np.float64), id="float64"),
+        pytest.param(spaces.Box(2, 5, (2,), np.int64), id="integers"),
+    ],
+)
+@pytest.mark.parametrize("is_normalized", [True, False])
+def test_the_environment_receives_what_rllib_would_give_it(space, is_normalized):
+    actions = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    if np.issubdtype(space.dtype, np.integer):
+        actions = np.abs(actions).astype(space.dtype)
+    rule = unsquash_action if is_normalized else clip_action
+    expected = np.asarray(rule(actions, space), space.dtype)
+    to_env = env_actions_of(space, is_normalized=is_normalized, is_clipped=not is_normalized)
+    np.testing.assert_array_equal(to_env(actions), expected)
+    assert to_env(actions).dtype == space.dtype
