@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench docs
+.PHONY: help install demo test lint bench docs paper
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test      all tests but the nightly ones (pytest -m 'slow or learning')"
 	@echo "make lint      ruff check, ruff format --check, mypy --strict"
 	@echo "make docs      build/site: tutorial, how-to, reference; opens without a network"
+	@echo "make paper     the paper's experiments, 5 seeds, under an hour on 2 cores; writes docs/paper.html"
 	@echo "make bench     time per iteration of the tuned configs"
 
 install: $(INSTALLED)
@@ -38,6 +39,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/iteration_time.py
+
+paper: $(INSTALLED)  # interrupted, it goes on where it was
+	$(BIN)/rllib paper --seeds 5 --out build/paper
+	cp build/paper/report/report.html docs/paper.html
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]"

@@ -43,7 +43,7 @@ from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.predictor import torch_threads
 from rllib_offset.replay.client import SlowReplay
-from rllib_offset.replay.requests import ReplayResult
+from rllib_offset.replay.requests import ReplayResult, steps_per_call
 from rllib_offset.replay.resync import resynchronised
 from rllib_offset.simulator_state import state_divergence
 from rllib_offset.slow_evaluation import SlowEvaluationMixin, has_env
@@ -138,7 +138,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             num_labels,
             version=version,
             seed=(self.config.seed or 0) + version + 1,
-            steps_per_request=self._steps_per_request(num_labels),
+            steps_per_request=steps_per_call(num_labels, self.config.num_replay_workers),
         )
         self.replay.submit(requests)
         return self.gather_labels(up_to=version)
@@ -210,7 +210,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             num_step_labels=num_labels,
             choice=config.label_choice,
             candidates_per_label=candidates,
-            steps_per_request=self._steps_per_request(num_labels),
+            steps_per_request=steps_per_call(num_labels, config.num_replay_workers),
             held_labels=self.estimator.held_labels if num_labels else None,
             max_slow_steps=self._affordable(None),
             request_kind="resync" if residual else "trajectory",
@@ -314,11 +314,6 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         due = sum(len(request) for request in self.replay.outstanding()) if is_late else 0
         left = max(0, limit - self.ledger.num_env_steps - due)
         return left if wanted is None else min(wanted, left)
-
-    def _steps_per_request(self, num_labels: int) -> int:
-        """Return the chunk that keeps every replay worker busy with few calls."""
-        chunks = 2 * max(1, self.config.num_replay_workers)
-        return int(np.clip(-(-num_labels // chunks), 1, 256))
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:

@@ -48,7 +48,7 @@ class Style:
     marker: str = "o"
 
 
-_MAP_SIZE_IN = (4.9, 4.2)  # wide enough for a colour bar beside a square
+_MAP_SIZE_IN = (4.6, 3.7)  # wide enough for a colour bar beside a square
 _LEGEND_DROP_IN, _LEGEND_ROW_IN = 0.5, 0.2  # room for tick and axis labels; one line of text
 _LEGEND_CHARACTERS = 76  # of all columns together, with their symbols
 

@@ -21,6 +21,7 @@ class PageFigure:
         caption: What to see in it.
         axes: The drawing.
         rows: The numbers, one mapping per line of the CSV file.
+        is_small: Whether three of its kind fit side by side, two otherwise.
     """
 
     name: str
@@ -28,6 +29,7 @@ class PageFigure:
     caption: str
     axes: "Axes"
     rows: Rows
+    is_small: bool = False
 
 
 def slug(text: str) -> str:

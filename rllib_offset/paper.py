@@ -9,18 +9,18 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rllib_offset.planner import Measurement, config_for, iteration_times_s, measure
+from rllib_offset.paper_timings import TimingScale, expected_s, same_case, timed, wanted_timings
+from rllib_offset.planner import Measurement, measure
 from rllib_offset.report import COMPARISONS_NAME, PAPER_NAME, TIMINGS_NAME, write_report
-from rllib_offset.report_claims import LevelName, Timing
+from rllib_offset.report_claims import Timing
 from rllib_offset.results import Arm, ResultsError, Trial, read_results
-from rllib_offset.timing import Level
 
-__all__ = ["ARMS", "FULL", "QUICK", "PaperRun", "Scale", "finished_seeds"]
+__all__ = ["ARMS", "FULL", "QUICK", "PaperError", "PaperRun", "Scale", "finished_seeds"]
 
 OFFSET_ARM = "pointmass-offset"
 ARMS = (
@@ -30,38 +30,28 @@ ARMS = (
     OFFSET_ARM,
     "pointmass-offset-samples",  # beyond the paper: single steps in place of trajectories
 )
-_TIMED_ARMS = ("pointmass-offset-serial", OFFSET_ARM)  # one trial at a time: figure 8
 
-_BATCH_STEPS = 1000
 _ITERATION_S, _START_S = 0.18, 12.0  # of a trial, for the time left
-_ALGORITHM_START_S = 10.0
+_SYNC_EVERY_S = 30  # what an interruption may lose
 
 
 class PaperError(RuntimeError):
     """A trial of the paper failed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scale:
     """How much is run.
 
     Args:
         iterations: Of every trial.
-        timing_seeds: Seeds of the timings of figure 8.
-        step_costs_s: Sleeps of the slow simulator in figure 8.
-        most_workers: Parallel workers of figure 8, the paper's n.
-        planned_workers: Workers at which `rllib plan` is checked, at the largest cost, one seed.
-        timed_iterations: Iterations timed each, after one to warm up.
+        timings: Of figure 8.
         compared_episodes: Episodes of each comparison of evaluation times.
         compared_cost_s: Sleep of the slow simulator there.
     """
 
     iterations: int = 300
-    timing_seeds: int = 3
-    step_costs_s: tuple[float, ...] = (0.002, 0.01)
-    most_workers: int = 8
-    planned_workers: tuple[int, ...] = (1, 2, 4, 8)
-    timed_iterations: int = 2
+    timings: TimingScale = field(default_factory=TimingScale)
     compared_episodes: int = 10
     compared_cost_s: float = 0.01
 
@@ -69,10 +59,7 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     iterations=60,
-    timing_seeds=1,
-    step_costs_s=(0.002,),
-    planned_workers=(2, 8),
-    timed_iterations=1,
+    timings=TimingScale(seeds=1, step_costs_s=(0.002,), planned_workers=(2, 8), iterations=1),
     compared_episodes=2,
 )
 
@@ -111,16 +98,15 @@ class PaperRun:
             PaperError: If a trial fails.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        cases = [case for case in self._cases() if not self._is_timed(case)]
-        missing = {name: self._missing_seeds(name) for name in self.arms}
-        trial_s = _START_S + self.scale.iterations * _ITERATION_S
+        cases = [case for case in wanted_timings(self.scale.timings) if not self._is_timed(case)]
+        missing = self._missing_seeds()
+        trial_s = (_START_S + self.scale.iterations * _ITERATION_S) / self._at_once
         self._total_s = sum(len(seeds) for seeds in missing.values()) * trial_s
-        self._total_s += sum(self._expected_s(case) for case in cases) + 1.0
+        self._total_s += sum(expected_s(case, self.scale.timings) for case in cases) + 1.0
         self._write(PAPER_NAME, {"command": self.command, "facts": self._facts()})
-        for name, seeds in missing.items():
-            if seeds:
-                self._train(name, seeds, trial_s)
-        for case in cases:
+        if missing:
+            self._train(missing, trial_s)
+        for case in cases:  # after the arms: nothing else may run meanwhile
             self._time(case)
         self._compare()
         page = write_report(self.out)
@@ -129,38 +115,61 @@ class PaperRun:
 
     # --- the arms ---
 
-    def _missing_seeds(self, name: str) -> list[int]:
-        finished = finished_seeds(self.out / name, self.scale.iterations)
-        return [seed for seed in range(self.seeds) if seed not in finished]
+    @property
+    def _at_once(self) -> int:
+        """Trials side by side: each keeps about one core busy."""
+        return os.cpu_count() or 1
 
-    def _train(self, name: str, seeds: list[int], trial_s: float) -> None:
+    def _missing_seeds(self) -> dict[str, list[int]]:
+        missing = {}
+        for name in self.arms:
+            finished = finished_seeds(self.out / name, self.scale.iterations)
+            missing[name] = [seed for seed in range(self.seeds) if seed not in finished]
+        return {name: seeds for name, seeds in missing.items() if seeds}
+
+    def _train(self, missing: Mapping[str, list[int]], trial_s: float) -> None:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # before Tune is imported
         from ray import tune
         from ray.tune.experiment import Experiment, Trial
 
-        from rllib_offset.experiments import load_experiments
-        from rllib_offset.launch import prepare_experiment
+        from rllib_offset.experiment_storage import StoredExperiments
         from rllib_offset.reporting import root_cause
 
-        _drop_unfinished(self.out / name, self.scale.iterations)
-        experiments, _ = load_experiments(self.configs[name])
-        (spec,) = experiments.values()
-        spec["config"]["seed"] = {"grid_search": seeds}
-        spec["stop"] = {"training_iteration": self.scale.iterations}
-        spec["storage_path"] = str(self.out.resolve())
-        prepare_experiment(name, spec)
+        for name in missing:
+            _drop_unfinished(self.out / name, self.scale.iterations)
+        arms = [Experiment.from_json(name, self._spec(name, missing[name])) for name in missing]
+        watcher = self._watcher(trial_s / self.scale.iterations)
         analysis = tune.run(
-            [Experiment.from_json(name, spec)],
-            callbacks=[self._watcher(trial_s / self.scale.iterations)],
+            arms,
+            callbacks=[StoredExperiments(arms), watcher],
             verbose=0,
             raise_on_failed_trial=False,
-            max_concurrent_trials=1 if name in _TIMED_ARMS else None,
+            max_concurrent_trials=self._at_once,
         )
         for trial in analysis.trials:
             if trial.status == Trial.ERROR:
                 raise PaperError(f"{trial} failed: {root_cause(trial)}")
-        if self._missing_seeds(name):
+        if self._missing_seeds():
             raise KeyboardInterrupt  # Tune itself returns quietly after Ctrl-C
+
+    def _spec(self, name: str, seeds: list[int]) -> dict[str, Any]:
+        from ray.tune import SyncConfig
+
+        spec = self._prepared(name)
+        spec["config"]["seed"] = {"grid_search": seeds}
+        spec["stop"] = {"training_iteration": self.scale.iterations}
+        spec["storage_path"] = str(self.out.resolve())
+        spec["sync_config"] = SyncConfig(sync_period=_SYNC_EVERY_S)
+        return spec
+
+    def _prepared(self, name: str) -> dict[str, Any]:
+        from rllib_offset.experiments import load_experiments
+        from rllib_offset.launch import prepare_experiment
+
+        experiments, _ = load_experiments(self.configs[name])
+        (spec,) = experiments.values()
+        prepare_experiment(name, spec)
+        return spec
 
     def _watcher(self, iteration_s: float) -> Any:
         from ray.tune import Callback
@@ -180,42 +189,12 @@ class PaperRun:
 
     # --- figure 8 and `rllib plan` ---
 
-    def _cases(self) -> Iterator[Timing]:
-        """Every timing that is wanted, with nothing measured yet."""
-        largest = max(self.scale.step_costs_s)
-        for seed in range(self.scale.timing_seeds):
-            for cost_s in self.scale.step_costs_s:
-                yield _case("serial", 0, cost_s, seed)
-                for level in ("trajectory", "sample"):
-                    yield _case(level, self.scale.most_workers, cost_s, seed)
-        for workers in self.scale.planned_workers:
-            for level in ("trajectory", "sample"):
-                if workers != self.scale.most_workers:  # timed above
-                    yield _case(level, workers, largest, 0)
-
     def _time(self, case: Timing) -> None:
-        config = self._timed_config(case)
-        measurement = self._measurement()
-        seconds = iteration_times_s(
-            config_for(config, level=case.level, workers=case.workers),
-            iterations=self.scale.timed_iterations,
-        )
-        level: Level = "sample" if case.level == "sample" else "trajectory"
-        slow_step_s = case.step_cost_s + self._sleep_overhead_s(measurement)
-        model = replace(measurement, slow_step_s=slow_step_s)
-        printed = model.model()
-        timing = replace(
-            case,
-            seconds=seconds,
-            predicted_s=model.batch_time_s(steps=_BATCH_STEPS, workers=case.workers, level=level),
-            printed_s=printed.serial_batch_time_s(steps=_BATCH_STEPS)
-            if case.workers == 0
-            else printed.batch_time_s(steps=_BATCH_STEPS, workers=case.workers, level=level),
-        )
+        timing = timed(case, self._pair_config(), self._measurement(), self.scale.timings)
         stored = self._read(TIMINGS_NAME, {})
         stored["runs"] = [*stored.get("runs", []), asdict(timing)]
         self._write(TIMINGS_NAME, stored)
-        self._advance(self._expected_s(case))
+        self._advance(expected_s(case, self.scale.timings))
         self._say(
             f"{case.level}, n={case.workers}, {1e3 * case.step_cost_s:g} ms a slow step: "
             f"{timing.mean_s:.2f} s a batch, predicted {timing.predicted_s:.2f} s"
@@ -225,41 +204,23 @@ class PaperRun:
         """The times of this machine, measured once at the largest cost of a slow step."""
         stored = self._read(TIMINGS_NAME, {})
         if "measurement" not in stored:
-            case = _case("serial", 0, max(self.scale.step_costs_s), 0)
-            stored["measurement"] = asdict(measure(self._timed_config(case), slow_steps=100))
+            config = self._pair_config()
+            costed = {"step_cost_s": self.scale.timings.largest_cost_s}
+            config.slow_simulator(env=config.slow_env, env_config=costed)
+            stored["measurement"] = asdict(measure(config, slow_steps=100))
             self._write(TIMINGS_NAME, stored)
         return Measurement(**stored["measurement"])
 
-    def _sleep_overhead_s(self, measurement: Measurement) -> float:
-        """What a slow step takes beyond its sleep."""
-        return max(0.0, measurement.slow_step_s - max(self.scale.step_costs_s))
-
-    def _timed_config(self, case: Timing) -> Any:
-        config = self._config(OFFSET_ARM)
-        config.slow_simulator(env=config.slow_env, env_config={"step_cost_s": case.step_cost_s})
-        return config.debugging(seed=case.seed)
-
-    def _config(self, name: str) -> Any:
+    def _pair_config(self) -> Any:
         from ray.tune.registry import get_trainable_cls
 
-        from rllib_offset.experiments import load_experiments
-        from rllib_offset.launch import prepare_experiment
-
-        experiments, _ = load_experiments(self.configs[name])
-        (spec,) = experiments.values()
-        prepare_experiment(name, spec)
+        spec = self._prepared(OFFSET_ARM)
         algorithm = get_trainable_cls(spec["run"])
         return algorithm.get_default_config().update_from_dict(spec["config"])
 
     def _is_timed(self, case: Timing) -> bool:
-        runs = [Timing(**run) for run in self._read(TIMINGS_NAME, {}).get("runs", [])]
-        wanted = replace(case, seconds=(), predicted_s=0.0, printed_s=0.0)
-        return any(replace(r, seconds=(), predicted_s=0.0, printed_s=0.0) == wanted for r in runs)
-
-    def _expected_s(self, case: Timing) -> float:
-        share = max(case.workers, 1)
-        batch_s = _BATCH_STEPS * case.step_cost_s / share
-        return _ALGORITHM_START_S + (1 + self.scale.timed_iterations) * batch_s
+        runs = self._read(TIMINGS_NAME, {}).get("runs", [])
+        return any(same_case(Timing(**run), case) for run in runs)
 
     # --- evaluation times ---
 
@@ -343,15 +304,3 @@ def _drop_unfinished(folder: Path, iterations: int) -> None:
     for params in folder.glob("*/params.json"):
         if params.parent not in kept:
             shutil.rmtree(params.parent)
-
-
-def _case(level: LevelName | str, workers: int, cost_s: float, seed: int) -> Timing:
-    return Timing(
-        level=level,  # type: ignore[arg-type]
-        workers=workers,
-        step_cost_s=cost_s,
-        seed=seed,
-        seconds=(),
-        predicted_s=0.0,
-        printed_s=0.0,
-    )

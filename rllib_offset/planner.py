@@ -18,7 +18,7 @@ import numpy as np
 from rllib_offset.columns import ACTION
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import probe_pair
-from rllib_offset.replay.requests import ReplayRequest
+from rllib_offset.replay.requests import ReplayRequest, steps_per_call
 from rllib_offset.rollouts import greedy_trajectories
 from rllib_offset.timing import Level, TimingModel
 
@@ -81,26 +81,25 @@ class Measurement:
             collects_first=True,  # lanes run side by side and end together
         )
 
-    def batch_time_s(
-        self,
-        *,
-        steps: int,
-        workers: int,
-        level: Level = "trajectory",
-        slow_step_s: float | None = None,
-    ) -> float:
+    def with_slow_step(self, seconds: float) -> "Measurement":
+        """The same machine and driver, with a slow step that waits for longer or shorter."""
+        busy_s = self.cpu_share * self.slow_step_s
+        share = min(1.0, busy_s / seconds) if seconds else 1.0
+        return replace(self, slow_step_s=seconds, cpu_share=share)
+
+    def batch_time_s(self, *, steps: int, workers: int, level: Level = "trajectory") -> float:
         """Predicted time of a batch that is replayed whole; 0 workers replay in the driver.
 
         Args:
             steps: Steps in a batch.
             workers: Replay workers.
             level: What one replay call holds.
-            slow_step_s: Another cost of a slow step.
         """
-        measured = self if slow_step_s is None else replace(self, slow_step_s=slow_step_s)
-        model = measured.model(workers)
+        model = self.model(workers)
         if not workers:  # the driver calls nobody
             model = replace(model, call_overhead_s=self.slow_reset_s)
+        elif level == "sample":
+            model = replace(model, steps_per_call=steps_per_call(steps, workers))
         return model.corrected_batch_time_s(steps=steps, workers=workers, level=level)
 
 

@@ -8,23 +8,18 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rllib_offset.figures import figure_of
 from rllib_offset.page_figure import PageFigure
-from rllib_offset.report_claims import (
-    DEPARTURES,
-    Timing,
-    claims,
-    roles_of,
-    with_interval,
-)
+from rllib_offset.report_answer import answer, arms_table, key_figures
+from rllib_offset.report_claims import DEPARTURES, Timing, claims, roles_of
 from rllib_offset.report_figures import beyond_figures, learning_figures, parallel_figures
+from rllib_offset.report_times import times_table
 from rllib_offset.report_views import view_figures
 from rllib_offset.results import AGENT_VIEW_NAME, Arm, ResultsError, Trial, read_results
 
@@ -37,6 +32,7 @@ __all__ = [
     "PAPER_NAME",
     "TIMINGS_NAME",
     "Extras",
+    "Section",
     "render_page",
     "write_figure",
     "write_report",
@@ -48,6 +44,7 @@ COMPARISONS_NAME = "comparisons.json"
 PAGE_NAME = "report.html"
 
 _DPI = 150
+_PARALLEL = "What parallel replay saves"
 _UNREADABLE = (ValueError, ImportError, AttributeError, KeyError, TypeError, RuntimeError, OSError)
 
 
@@ -75,6 +72,21 @@ class Extras:
         )
 
 
+@dataclass(frozen=True)
+class Section:
+    """A heading of the page with its figures, as pictures, and a table after them."""
+
+    heading: str
+    figures: Sequence[tuple[PageFigure, bytes]]
+    table: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def rows(self) -> Iterator[tuple[bool, list[tuple[PageFigure, str]]]]:
+        """Neighbours of the same size, as base64: whether they are small, and which."""
+        for is_small, group in groupby(self.figures, key=lambda pair: pair[0].is_small):
+            yield is_small, [(f, base64.b64encode(image).decode()) for f, image in group]
+
+
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a results folder.
 
@@ -95,10 +107,14 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     (out / "figures").mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
     sections = [
-        (heading, [(figure, write_figure(figure, out / "figures")) for figure in shown])
-        for heading, shown in _sections(arms, extras, notes)
+        Section(
+            heading,
+            [(figure, write_figure(figure, out / "figures")) for figure in figures],
+            times_table(extras.timings) if heading == _PARALLEL else [],
+        )
+        for heading, figures in _figures(arms, extras, notes)
     ]
-    table = _table(arms)
+    table = arms_table(arms)
     _write_csv(out / "arms.csv", table)
     page = out / PAGE_NAME
     text = render_page(folder.resolve().name, arms, table, sections, extras, notes)
@@ -110,7 +126,7 @@ def render_page(
     name: str,
     arms: Sequence[Arm],
     table: Sequence[Mapping[str, str]],
-    sections: Sequence[tuple[str, Sequence[tuple[PageFigure, bytes]]]],
+    sections: Sequence[Section],
     extras: Extras,
     notes: Sequence[str] = (),
 ) -> str:
@@ -128,18 +144,14 @@ def render_page(
     )
     is_paper = bool(extras.paper)
     judged = claims(arms, extras.timings, extras.comparisons)
-    encoded = [
-        (heading, [(figure, base64.b64encode(image).decode()) for figure, image in shown])
-        for heading, shown in sections
-    ]
     return environment.get_template("report.html").render(
         title="The paper, reproduced" if is_paper else f"Results of {name}",
         is_paper=is_paper,
-        answer=_answer(arms),
-        columns=list(table[0]) if table else [],
+        answer=answer(arms),
+        key_figures=key_figures(arms, extras.timings, extras.comparisons),
         table=table,
         claims=judged if is_paper else [claim for claim in judged if claim.held is not None],
-        sections=encoded,
+        sections=sections,
         departures=DEPARTURES if is_paper else (),
         command=extras.paper.get("command", "rllib report"),
         facts=_facts(arms, extras),
@@ -165,80 +177,6 @@ def _in_order(arms: Sequence[Arm]) -> list[Arm]:
     return [*first, *(arm for arm in arms if arm not in first)]
 
 
-# What the page says.
-
-
-def _answer(arms: Sequence[Arm]) -> str:
-    """One paragraph: how good the proposal is, and what it cost."""
-    roles = roles_of(arms)
-    offset = roles.offset
-    if offset is None or not len(offset.finals()):
-        evaluated = [arm for arm in arms if len(arm.finals())]
-        if not evaluated:
-            return "None of these trials was evaluated: set evaluation_interval to see a return."
-        best = max(evaluated, key=lambda arm: float(arm.finals().mean()))
-        return f"{best.name} ends with a return of {with_interval(best.finals())} in evaluation."
-    steps = np.mean([trial.slow_steps[-1] for trial in offset.trials])
-    text = (
-        f"Trained on fast + offset, the agent ends with a return of "
-        f"{with_interval(offset.finals())} in the slow simulator, for {steps:,.0f} slow steps"
-    )
-    others = [("the baseline", roles.baseline), ("transfer", roles.transfer)]
-    parts = [
-        f"{name} ends at {with_interval(arm.finals())}"
-        for name, arm in others
-        if arm is not None and len(arm.finals())
-    ]
-    text += f"; {' and '.join(parts)}." if parts else "."
-    frugal = _most_frugal(arms)
-    if frugal is not None and frugal is not offset:
-        cost = np.mean([trial.slow_steps[-1] for trial in frugal.trials])
-        text += (
-            f" Buying single steps ({frugal.name}), {cost:,.0f} slow steps are enough for "
-            f"{with_interval(frugal.finals())}."
-        )
-    return text
-
-
-def _most_frugal(arms: Sequence[Arm]) -> Arm | None:
-    pairs = [arm for arm in arms if arm.has_pair and len(arm.finals())]
-    if len(pairs) < 2:
-        return None
-    return min(pairs, key=lambda arm: float(np.mean([t.slow_steps[-1] for t in arm.trials])))
-
-
-def _table(arms: Sequence[Arm]) -> list[dict[str, str]]:
-    step_s = _slow_step_s(arms)
-    rows = []
-    for arm in arms:
-        steps = np.array([trial.slow_steps[-1] for trial in arm.trials])
-        times = np.array([trial.slow_time_s for trial in arm.trials])
-        estimated = not np.isfinite(times).any() and np.isfinite(step_s)
-        times = steps * step_s if estimated else times
-        slow_s = with_interval(times[np.isfinite(times)], 1)
-        wall = np.array([trial.wall_clock_s for trial in arm.trials])
-        rows.append(
-            {
-                "arm": arm.name,
-                "trained on": arm.label,
-                "return in the slow simulator": with_interval(arm.finals()),
-                "score (0 random, 1 best)": with_interval(arm.finals("score"), 4),
-                "slow steps": f"{steps.mean():,.0f}" if np.isfinite(steps).all() else "-",
-                "slow seconds": f"about {slow_s}" if estimated else slow_s,
-                "wall-clock (s)": with_interval(wall[np.isfinite(wall)], 0),
-                "seeds": str(len(arm.trials)),
-            }
-        )
-    return rows
-
-
-def _slow_step_s(arms: Sequence[Arm]) -> float:
-    """Seconds of a slow step, over all arms whose ledger knows."""
-    trials = [trial for arm in arms if arm.has_pair for trial in arm.trials]
-    steps = sum(trial.slow_steps[-1] for trial in trials)
-    return sum(trial.slow_time_s for trial in trials) / steps if steps else float("nan")
-
-
 def _facts(arms: Sequence[Arm], extras: Extras) -> list[tuple[str, str]]:
     first = arms[0].trials[0]
     facts = [
@@ -251,24 +189,30 @@ def _facts(arms: Sequence[Arm], extras: Extras) -> list[tuple[str, str]]:
 # What the page shows.
 
 
-def _sections(
+def _figures(
     arms: Sequence[Arm], extras: Extras, notes: list[str]
-) -> list[tuple[str, list[PageFigure]]]:
-    """Headings and their figures."""
+) -> Iterator[tuple[str, list[PageFigure]]]:
+    """Headings and their figures, as far as there are any."""
     roles = roles_of(arms)
     numbered = {id(roles.baseline): 3, id(roles.transfer): 4, id(roles.offset): 5}
     first: list[PageFigure] = []
-    rest: list[PageFigure] = []
+    others: list[PageFigure] = []
     for arm in arms:
         if arm is roles.serial and roles.parallel is not None:
             continue  # the same agent twice
         view = _view_of(arm.trials[0], notes)
         if view is not None:
             number = numbered.get(id(arm), 0)
-            (first if number else rest).extend(view_figures(number, arm, view))
-    first += [*learning_figures(arms), *parallel_figures(arms, extras.timings)]
-    rest += beyond_figures(arms, extras.timings, extras.measurement)
-    return [(h, f) for h, f in (("The paper's figures", first), ("Beyond the paper", rest)) if f]
+            (first if number else others).extend(view_figures(number, arm, view))
+    for heading, figures in (
+        ("Where the agents go, and what the predictor knows", first),
+        ("How fast they learn, and for how many slow steps", learning_figures(arms)),
+        (_PARALLEL, parallel_figures(arms, extras.timings, extras.measurement)),
+        ("Beyond the paper", [*others, *beyond_figures(arms)]),
+    ):
+        shown = list(figures)
+        if shown:
+            yield heading, shown
 
 
 def _view_of(trial: Trial, notes: list[str]) -> "AgentView | None":

@@ -11,7 +11,7 @@ from rllib_offset import figures, metrics
 from rllib_offset.figures import STYLES, Curve, Style
 from rllib_offset.page_figure import PageFigure, Rows, slug
 from rllib_offset.report_claims import Timing, roles_of
-from rllib_offset.report_times import costed_times, plan_curve, total_times
+from rllib_offset.report_times import plan_curve, time_figures, total_times
 from rllib_offset.results import Arm, common_curve
 
 if TYPE_CHECKING:
@@ -27,68 +27,50 @@ _RETURN = "return in the slow simulator"
 
 
 def learning_figures(arms: Sequence[Arm]) -> Iterator[PageFigure]:
-    """Figure 7: learning curves, over environment steps and over slow steps."""
-    styles, evaluated = _styles_of(arms), _evaluated(arms)
-    if not evaluated:
-        return
-    curves = [_evaluation_curve(arm, "env_steps", "truth", styles[arm.name]) for arm in evaluated]
-    yield PageFigure(
-        "fig7-learning-curves",
-        "Figure 7: learning curves",
-        "Return in the slow simulator while training, mean over seeds; bands are 95 % intervals. "
-        "Look at how close each arm comes to the one that trained on the slow simulator, and "
-        "whether the arm without slow data stays below. Lines that lie on each other are equal.",
-        figures.curve_chart(curves, xlabel=_ENV_STEPS, ylabel=_RETURN),
-        _curve_rows(curves, "env_steps"),
-    )
-    near = _near_the_top(curves)
-    if 1 < len(near) < len(curves):
-        yield PageFigure(
-            "fig7-enlarged",
-            "Figure 7, enlarged",
-            "The same curves without those that end far below, second half of training. Where "
-            "the bands overlap, the arms cannot be told apart.",
-            _second_half(near),
-            _curve_rows(near, "env_steps"),
-        )
-    known = [arm for arm in evaluated if _known_slow_steps(arm)]
-    if known:
-        yield _curves_over_slow_steps(known, styles)
+    """Figure 7, over environment steps and over slow steps, and the ledger of slow steps."""
+    styles, arms = _styles_of(arms), _without_twin(arms)
+    evaluated = _evaluated(arms)
+    if evaluated:
+        yield from _return_curves(evaluated, styles)
+    counted = [arm for arm in arms if _known_slow_steps(arm)]
+    if counted:
+        yield _ledger(counted, styles)
 
 
-def parallel_figures(arms: Sequence[Arm], timings: Sequence[Timing]) -> Iterator[PageFigure]:
+def parallel_figures(
+    arms: Sequence[Arm], timings: Sequence[Timing], measurement: "Measurement | None"
+) -> Iterator[PageFigure]:
     """Figures 8 and 9: what parallel replay saves, and that it changes nothing else."""
     roles = roles_of(_evaluated(arms))
-    if roles.serial is not None and roles.parallel is not None:
+    if timings:
+        yield from time_figures(timings)
+    elif roles.serial is not None and roles.parallel is not None:
         yield total_times(roles.serial, roles.parallel)
-    most = max((t.workers for t in timings), default=0)
-    costed = [t for t in timings if t.workers in (0, most)]
-    if costed:
-        yield costed_times(costed)
+    if measurement is not None and timings:
+        yield plan_curve(timings, measurement)
     if roles.serial is not None and roles.parallel is not None:
         yield _parallel_against_serial(roles.serial, roles.parallel, _styles_of(arms))
 
 
-def beyond_figures(
-    arms: Sequence[Arm], timings: Sequence[Timing], measurement: "Measurement | None"
-) -> Iterator[PageFigure]:
-    """Promise against truth, the predictor's error and coverage, the ledger, the plan."""
-    roles, styles = roles_of(arms), _styles_of(arms)
-    if roles.parallel is not None:
-        arms = [arm for arm in arms if arm is not roles.serial]  # the same numbers twice
-    pairs = [arm for arm in arms if arm.has_pair]
+def beyond_figures(arms: Sequence[Arm]) -> Iterator[PageFigure]:
+    """Promise against truth, the predictor's error and its coverage."""
+    styles = _styles_of(arms)
+    pairs = [arm for arm in _without_twin(arms) if arm.has_pair]
     for arm in _evaluated(pairs):
         yield _promise_and_truth(arm)
     yield from _predictor_curves(pairs, styles)
-    counted = [arm for arm in arms if _known_slow_steps(arm)]
-    if counted:
-        yield _ledger(counted, styles)
-    if measurement is not None and timings:
-        yield plan_curve(timings, measurement)
 
 
 def _styles_of(arms: Sequence[Arm]) -> dict[str, Style]:
     return dict(zip((arm.name for arm in arms), cycle(STYLES), strict=False))
+
+
+def _without_twin(arms: Sequence[Arm]) -> Sequence[Arm]:
+    """Leave the serial arm out where a parallel one has learned the same: see figure 9."""
+    roles = roles_of(arms)
+    if roles.parallel is None:
+        return arms
+    return [arm for arm in arms if arm is not roles.serial]
 
 
 def _evaluated(arms: Sequence[Arm]) -> list[Arm]:
@@ -111,6 +93,32 @@ def _second_half(curves: Sequence[Curve]) -> "Axes":
 
 
 # Learning curves.
+
+
+def _return_curves(evaluated: Sequence[Arm], styles: Mapping[str, Style]) -> Iterator[PageFigure]:
+    curves = [_evaluation_curve(arm, "env_steps", "truth", styles[arm.name]) for arm in evaluated]
+    yield PageFigure(
+        "fig7-learning-curves",
+        "Figure 7: learning curves",
+        "Return in the slow simulator while training, mean over seeds; bands are 95 % intervals. "
+        "Look at how close each arm comes to the one that trained on the slow simulator, and "
+        "whether the arm without slow data stays below.",
+        figures.curve_chart(curves, xlabel=_ENV_STEPS, ylabel=_RETURN),
+        _curve_rows(curves, "env_steps"),
+    )
+    near = _near_the_top(curves)
+    if 1 < len(near) < len(curves):
+        yield PageFigure(
+            "fig7-enlarged",
+            "Figure 7, enlarged",
+            "The same curves without those that end far below, second half of training. Where "
+            "the bands overlap, the arms cannot be told apart.",
+            _second_half(near),
+            _curve_rows(near, "env_steps"),
+        )
+    known = [arm for arm in evaluated if _known_slow_steps(arm)]
+    if known:
+        yield _curves_over_slow_steps(known, styles)
 
 
 def _known_slow_steps(arm: Arm) -> bool:

@@ -1,6 +1,6 @@
 """Figure 8 of the page, measured and costed, and the curve that `rllib plan` would show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,19 +13,16 @@ from rllib_offset.timing_figures import TimeBar, batch_time_curve, training_time
 if TYPE_CHECKING:
     from rllib_offset.planner import Measurement
 
-__all__ = ["costed_times", "plan_curve", "total_times"]
+__all__ = ["plan_curve", "time_figures", "times_table", "total_times"]
 
-_LABELS = {
-    "serial": "serial (Algorithm 1)",
-    "trajectory": "parallel trajectories, n={}",
-    "sample": "parallel single steps, n={}",
-}
+_LABELS = {"serial": "serial", "trajectory": "trajectories,\nn={}", "sample": "single steps,\nn={}"}
+_LEVELS = ("serial", "trajectory", "sample")
 
 
 def total_times(serial: Arm, parallel: Arm) -> PageFigure:
     """Draw the wall-clock of whole runs, serial and parallel."""
     bars = [
-        TimeBar("as trained", arm.label, [trial.wall_clock_s for trial in arm.trials])
+        TimeBar(arm.label, [trial.wall_clock_s for trial in arm.trials])
         for arm in (serial, parallel)
     ]
     slow_s = float(np.mean([trial.slow_time_s for trial in serial.trials]))
@@ -37,40 +34,84 @@ def total_times(serial: Arm, parallel: Arm) -> PageFigure:
         "and its processes have to be talked to.",
         training_times(bars, ylabel="total training time (s)"),
         _bar_rows(bars),
+        is_small=True,
     )
 
 
-def costed_times(timings: Sequence[Timing]) -> PageFigure:
-    """Draw the time of an iteration where a slow step costs time."""
-    bars = []
+def time_figures(timings: Sequence[Timing]) -> Iterator[PageFigure]:
+    """Draw the time of an iteration for each cost of a slow step."""
     for cost_s in sorted({t.step_cost_s for t in timings}):
-        for level in ("serial", "trajectory", "sample"):
-            chosen = [t for t in timings if (t.step_cost_s, t.level) == (cost_s, level)]
+        here = [t for t in timings if t.step_cost_s == cost_s]
+        most = max(t.workers for t in here)
+        bars = []
+        for level in _LEVELS:
+            chosen = [t for t in here if t.level == level and t.workers in (0, most)]
             if chosen:
-                bars.append(
-                    TimeBar(
-                        f"{1e3 * cost_s:g} ms per slow step",
-                        _LABELS[level].format(chosen[0].workers),
-                        [t.mean_s for t in chosen],
-                        float(np.mean([t.predicted_s for t in chosen])),
-                    )
-                )
-    return PageFigure(
-        "fig8-costed-times",
-        "Figure 8 with a slow simulator that costs time",
-        "Time of one iteration that replays all of its 1000 steps, one dot per seed; dashed: the "
-        "corrected prediction of section 3.4. Ten trajectories on eight workers take two rounds, "
-        "so whole trajectories gain at most a factor of five; single steps come close to eight.",
-        training_times(bars, ylabel="time per iteration (s)"),
-        _bar_rows(bars),
+                seconds = [t.mean_s for t in chosen]
+                predicted_s = float(np.mean([t.predicted_s for t in chosen]))
+                bars.append(TimeBar(_LABELS[level].format(most), seconds, predicted_s))
+        yield PageFigure(
+            f"fig8-times-{1e3 * cost_s:g}-ms",
+            f"Figure 8: a slow step that {_cost(cost_s)}",
+            _caption(cost_s),
+            training_times(bars, ylabel="time per iteration of 1000 steps (s)"),
+            _bar_rows(bars),
+            is_small=True,
+        )
+
+
+def _cost(cost_s: float) -> str:
+    return f"waits for {1e3 * cost_s:g} ms" if cost_s else "costs next to nothing"
+
+
+def _caption(cost_s: float) -> str:
+    if not cost_s:
+        return (
+            "Every step of the batch is replayed, as in the paper, in a slow simulator that is not "
+            "slow. Replays in other processes can only save what the driver's own replays take, "
+            "which is little; dots are seeds."
+        )
+    return (
+        "All 1000 steps are replayed by the driver (serial) or by workers; dots are seeds, dashes "
+        "the prediction. Ten trajectories on eight workers take two rounds, so that whole "
+        "trajectories gain a factor of five at most; single steps come close to eight."
     )
+
+
+def times_table(timings: Sequence[Timing]) -> list[dict[str, str]]:
+    """Measured and predicted times of every setting in which a slow step costs time."""
+    settings = {(t.step_cost_s, t.workers, _LEVELS.index(t.level)) for t in timings}
+    rows = []
+    for cost_s, workers, rank in sorted(settings):
+        if not cost_s:
+            continue
+        level = _LEVELS[rank]
+        chosen = [
+            t for t in timings if (t.step_cost_s, t.workers, t.level) == (cost_s, workers, level)
+        ]
+        measured_s, predicted_s, printed_s = (
+            float(np.mean([getattr(t, name) for t in chosen]))
+            for name in ("mean_s", "predicted_s", "printed_s")
+        )
+        rows.append(
+            {
+                "slow step": f"{1e3 * cost_s:g} ms",
+                "replays": _LABELS[level].partition(",")[0],
+                "workers": str(workers or "-"),
+                "measured": f"{measured_s:.2f} s",
+                "predicted, corrected": f"{predicted_s:.2f} s",
+                "off by": f"{predicted_s / measured_s - 1:+.0%}",
+                "predicted, as printed": f"{printed_s:.2f} s",
+                "seeds": str(len(chosen)),
+            }
+        )
+    return rows
 
 
 def _bar_rows(bars: Sequence[TimeBar]) -> Rows:
     return [
         {
-            "group": bar.group,
-            "label": bar.label,
+            "label": bar.label.replace("\n", " "),
             "number": index,
             "seconds": seconds,
             "predicted_s": "" if bar.predicted_s is None else bar.predicted_s,
@@ -83,7 +124,7 @@ def _bar_rows(bars: Sequence[TimeBar]) -> Rows:
 def plan_curve(timings: Sequence[Timing], measurement: "Measurement") -> PageFigure:
     """Draw predicted times over the number of workers, with the measured ones."""
     cost_s = max(t.step_cost_s for t in timings)
-    dots = [t for t in timings if t.step_cost_s == cost_s and t.level != "serial"]
+    dots = [t for t in timings if t.step_cost_s == cost_s and t.workers]
     axes = batch_time_curve(
         measurement.model,
         steps=1000,
@@ -92,7 +133,7 @@ def plan_curve(timings: Sequence[Timing], measurement: "Measurement") -> PageFig
     )
     return PageFigure(
         "plan",
-        "What rllib plan would say",
+        "What rllib plan says, and what was measured",
         f"Predicted time of a batch of 1000 steps at {1e3 * cost_s:g} ms a slow step, over the "
         "number of replay workers; markers are measured iterations. Whole trajectories gain in "
         "steps, whenever a round is saved; single steps gain with every worker.",

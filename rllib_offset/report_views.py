@@ -20,7 +20,8 @@ def view_figures(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
     if len(view.paths):
         yield _trajectories(number, arm, view)
     if view.has_offset_map:
-        yield from _offset_maps(number, arm, view)
+        maps = _offset_maps(number, arm, view)
+        yield from maps if number else (figure for figure in maps if "-true-" not in figure.name)
     elif len(view.label_offsets):
         yield from _scatters(arm, view)
 
@@ -48,10 +49,11 @@ def _trajectories(number: int, arm: Arm, view: "AgentView") -> PageFigure:
     return PageFigure(
         f"fig{number}-paths-{slug(arm.name)}",
         f"{f'Figure {number}' if number else 'Paths'}: {arm.name}",
-        f"{see} Drawn over the {which} reward map, warm colours are high rewards; the random "
-        "starts are the same in every such figure.",
+        f"{see} Drawn over the {which} reward map, bright is a high reward; the random starts are "
+        "the same in every such figure.",
         figures.trajectory_map(view.trained_map, list(view.paths), view.target),
         rows,
+        is_small=True,
     )
 
 
@@ -100,6 +102,7 @@ def _offset_maps(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
             caption,
             figures.offset_map(values, limit=most, label_positions=dots),
             rows,
+            is_small=True,
         )
 
 

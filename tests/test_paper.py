@@ -17,11 +17,11 @@ ARMS = ("pointmass-transfer", "pointmass-offset-samples")
 
 def paper_run(out, lines):
     from rllib_offset.paper import PaperRun, Scale
+    from rllib_offset.paper_timings import TimingScale
 
     scale = Scale(
         iterations=10,
-        timing_seeds=0,
-        planned_workers=(),
+        timings=TimingScale(seeds=0, planned_workers=()),
         compared_episodes=2,
         compared_cost_s=0.002,
     )

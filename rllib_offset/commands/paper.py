@@ -1,5 +1,6 @@
 """``rllib paper``: the paper's experiments, and the page about them."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,8 @@ def paper(
         bool, typer.Option("--quick", help="A few minutes: one seed, short runs, fewer timings.")
     ] = False,
     ray_num_cpus: Annotated[
-        int | None, typer.Option(min=1, help="CPUs that Ray may use.  [default: all]")
+        int | None,
+        typer.Option(min=1, help="CPUs that Ray counts.  [default: two a core, as replays wait]"),
     ] = None,
 ) -> None:
     """Run the experiments of the paper and write the page about them.
@@ -37,7 +39,7 @@ def paper(
         from rllib_offset.paper import FULL, QUICK, PaperError, PaperRun
 
         keep_out_noise()
-        start_ray(Cluster(num_cpus=ray_num_cpus))
+        start_ray(Cluster(num_cpus=ray_num_cpus or 2 * (os.cpu_count() or 1)))
         try:
             with display() as shown:
                 page = PaperRun(

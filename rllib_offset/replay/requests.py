@@ -17,6 +17,7 @@ __all__ = [
     "missing_rows",
     "nothing",
     "stack_columns",
+    "steps_per_call",
     "valid_rows",
 ]
 
@@ -24,6 +25,7 @@ Key = tuple[int, ...]
 Rows = NDArray[np.int64]
 
 _KINDS = ("trajectory", "steps", "resync")
+_MAX_STEPS_PER_CALL = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,3 +204,14 @@ def stack_columns(parts: list[Columns]) -> Columns:
 def _blank(part: Columns, like: NDArray[Any]) -> NDArray[Any]:
     num_rows = len(next(iter(part.values())))
     return np.full((num_rows, *like.shape[1:]), np.nan, dtype=like.dtype)
+
+
+def steps_per_call(steps: int, workers: int) -> int:
+    """How many single steps travel together: two calls for each worker, so that none idles long.
+
+    Example:
+        >>> steps_per_call(1000, workers=8)
+        63
+    """
+    calls = 2 * max(1, workers)
+    return min(max(-(-steps // calls), 1), _MAX_STEPS_PER_CALL)
