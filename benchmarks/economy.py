@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ SLOW, DRIFT = IDS.format("PointMass"), IDS.format("DriftPointMass")
 MOVING = "pairs.MovingPointMass"
 PENDULUM = IDS.format("DampedPendulum")
 OFTEN = {"evaluation_interval": 5}
+SELDOM = {"evaluation_interval": 50}  # where only the end is compared
 EVERY_TIME = {"evaluation_interval": 1}
+FIRST_BATCH = {"replay_fraction": 0.0, "offset_clip_rewards": False}
 # slow-only PPO with small batches: the best slow-only method that tuning found
 TUNED_PPO = {
     "run": "PPO",
@@ -39,15 +42,21 @@ POINT_MASS = [
     Arm("A2C, 10 % of trajectories", "pointmass-offset-serial", {"replay_fraction": 0.1, **OFTEN}),
     Arm("A2C, single steps", "pointmass-offset-samples", OFTEN),
     Arm("PPO, single steps", "pointmass-offset-ppo-samples", EVERY_TIME),
+    Arm("A2C, first batch labelled, then none", "pointmass-offset-serial", FIRST_BATCH),
     Arm(
-        "A2C, first batch only (exploited)",
+        "A2C, first batch labelled, then none, one net",
         "pointmass-offset-serial",
-        {"replay_fraction": 0.0, "offset_clip_rewards": False, **OFTEN},
+        {"offset_ensemble_size": 1, **FIRST_BATCH},
+    ),
+    Arm(
+        "A2C, 500 spread labels, then none",
+        "pointmass-offset-samples",
+        {"initial_labels": 500, "labels_per_iteration": 0},
     ),
     Arm(
         "A2C, target moves at 150, frozen and probed",
         "pointmass-offset-samples",
-        {"slow_env": MOVING, "freeze_below": 0.04, "initial_labels": 100, **OFTEN},
+        {"slow_env": MOVING, "freeze_below": 0.04, "initial_labels": 100},
         move_target_at=151,
     ),
 ]
@@ -73,22 +82,26 @@ DYNAMICS = [
     Arm(
         "drift: A2C, paper's form, every trajectory",
         "pointmass-offset-serial",
-        {"slow_env": DRIFT, "offset_dynamics": "same", **OFTEN},
+        {"slow_env": DRIFT, "offset_dynamics": "same", **SELDOM},
     ),
     Arm("drift: A2C, one-step residual", "pointmass-drift-residual", OFTEN),
 ]
 RUGGED = [
-    Arm("rugged: A2C, fast + offset", "pointmass-rugged"),
-    Arm("rugged: A2C, pure surrogate", "pointmass-rugged", {"env": "pairs.BlindPointMass"}),
+    Arm("rugged: A2C, fast + offset", "pointmass-rugged", SELDOM),
+    Arm(
+        "rugged: A2C, pure surrogate",
+        "pointmass-rugged",
+        {"env": "pairs.BlindPointMass", **SELDOM},
+    ),
 ]
 PENDULUMS = [
     Arm(
         "pendulum: PPO, slow only",
         "pendulum-residual",
-        {"run": "PPO", "env": PENDULUM},
+        {"run": "PPO", "env": PENDULUM, **SELDOM},
         is_slow_only=True,
     ),
-    Arm("pendulum: PPO, one-step residual", "pendulum-residual"),
+    Arm("pendulum: PPO, one-step residual", "pendulum-residual", SELDOM),
 ]
 ARMS = [*POINT_MASS, *DYNAMICS, *RUGGED, *PENDULUMS]
 
@@ -116,9 +129,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("economy_results"))
     parser.add_argument("--more", action="store_true", help="further arms on PointMass")
+    parser.add_argument("--only", help="train the arms named so (* stands for any text)")
+    parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
     options = parser.parse_args()
-    arms = [*ARMS, *(MORE_POINT_MASS if options.more else [])]
-    runs = run_all(arms, range(options.seeds), options.out)
+    arms = [*ARMS, *(MORE_POINT_MASS if options.more or options.only else [])]
+    if options.only:
+        arms = [arm for arm in arms if fnmatchcase(arm.name, options.only)]
+    runs = run_all(arms, range(options.seeds), options.out, at_once=options.at_once)
+    if options.only:
+        return
     goals = {name: threshold(baseline_of(name, runs)) for name in runs}
     tuned = to_95(runs["PPO, slow only, tuned"], goals["A2C, slow only"])
     costs = {name: to_95(arm_runs, goals[name]) for name, arm_runs in runs.items()}

@@ -1,4 +1,4 @@
-"""Train arms over seeds, two at a time, and keep each run's curve in a file of its own.
+"""Train arms over seeds, some at a time, and keep each run's curve in a file of its own.
 
 A run that has its file is not trained again, so an interrupted benchmark goes on where it stopped.
 """
@@ -17,7 +17,7 @@ from scipy import stats
 
 from rllib_offset.config_keys import translate_keys, valid_config_keys
 
-_AT_ONCE = 2
+EVALUATION = {"explore": False, "num_envs_per_env_runner": 64}  # all starts side by side
 
 TUNED_CONFIGS = Path(__file__).parents[1] / "tuned_configs"
 
@@ -46,7 +46,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """The curve of one run: an entry per evaluation."""
+    """The curve of one run: an entry per evaluation; of ``outside`` and ``warned``, per iteration.
+
+    ``outside`` is the share of corrections outside of the labelled region, ``warned`` 1.0 where the
+    run reported that the predictor may be exploited.
+    """
 
     arm: str
     seed: int
@@ -60,6 +64,9 @@ class Run:
     wall_s: float
     slow_s: float
     residual: bool | None
+    outside: list[float] = field(default_factory=list)
+    warned: list[float] = field(default_factory=list)
+    cpu_s: float = float("nan")
 
     @property
     def final(self) -> float:
@@ -72,26 +79,30 @@ class Run:
         return self.slow_steps[int(reached[0])] if reached.size else float("nan")
 
 
-def run_all(arms: list[Arm], seeds: range, folder: Path) -> dict[str, list[Run]]:
+def run_all(
+    arms: list[Arm], seeds: range, folder: Path, *, at_once: int = 2
+) -> dict[str, list[Run]]:
     """Train whatever has no file yet; returns the runs by arm, in the order of the arms."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {(arm.name, seed): folder / f"{arm.name}-{seed}.json" for arm in arms for seed in seeds}
     missing = [(arm, seed) for seed in seeds for arm in arms if not paths[arm.name, seed].exists()]
     if missing:
-        _train_missing(missing, paths)
+        _train_missing(missing, paths, at_once)
     return {
         arm.name: [Run(**json.loads(paths[arm.name, seed].read_text())) for seed in seeds]
         for arm in arms
     }
 
 
-def _train_missing(missing: list[tuple[Arm, int]], paths: dict[tuple[str, int], Path]) -> None:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+def _train_missing(
+    missing: list[tuple[Arm, int]], paths: dict[tuple[str, int], Path], at_once: int
+) -> None:
+    ray.init(num_cpus=at_once, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     train = ray.remote(num_cpus=1, max_retries=0)(train_arm)
     queue, running = list(missing), {}
     start, done = time.monotonic(), 0
     while queue or running:
-        while queue and len(running) < _AT_ONCE:  # Ray lends out the CPU of a task that waits
+        while queue and len(running) < at_once:  # Ray lends out the CPU of a task that waits
             arm, seed = queue.pop(0)
             running[train.remote(arm, seed)] = (arm, seed)
         (finished,), _ = ray.wait(list(running), num_returns=1)
@@ -124,9 +135,12 @@ def train_arm(arm: Arm, seed: int) -> Run:
         config["num_replay_workers"] = 0
     elif algorithm_class.__name__ == "PPO":
         config = _on_our_runner(algorithm_class, config)
+    config["evaluation_config"] = EVALUATION
     algorithm = algorithm_class(config=translate_keys(config))
     curve: dict[str, list[float]] = {key: [] for key in _COLUMNS}
-    start = time.monotonic()
+    outside: list[float] = []
+    warned: list[float] = []
+    start, cpu_start = time.monotonic(), time.process_time()
     iterations = arm.iterations or spec["stop"]["training_iteration"]
     interval = algorithm.config.evaluation_interval
     for iteration in range(1, iterations + 1):
@@ -134,6 +148,8 @@ def train_arm(arm: Arm, seed: int) -> Run:
             arm.move_target_at is not None and iteration >= arm.move_target_at
         )
         result = algorithm.train()
+        outside.append(float(result["env_runners"].get("outside_fraction", 0.0)))
+        warned.append(float(result.get("offset", {}).get("exploitation", 0.0)))
         if iteration % interval == 0:
             for key, value in _entries(result, arm.is_slow_only).items():
                 curve[key].append(float(value))
@@ -143,7 +159,10 @@ def train_arm(arm: Arm, seed: int) -> Run:
         seed=seed,
         iterations=[interval * (i + 1) for i in range(len(curve["returns"]))],
         wall_s=time.monotonic() - start,
+        cpu_s=time.process_time() - cpu_start,
         slow_s=float(result.get("slow", {}).get("sim_time_s_lifetime", 0.0)),
+        outside=outside,
+        warned=warned,
         residual=None if estimator is None else estimator.layout.resynchronises,
         **curve,
     )
@@ -180,7 +199,6 @@ def _on_our_runner(algorithm_class: Any, config: dict[str, Any]) -> dict[str, An
         "batch_mode": "complete_episodes",
         "rollout_fragment_length": "auto",
         "correct": True,
-        "evaluation_config": {"explore": False},
     }
 
 

@@ -91,6 +91,11 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         self.facts = probe_pair(self.pair)
         self.label_level = self.config.resolved_label_level(self.facts)
         self.schedule = self.config.label_schedule(self.label_level)
+        if not self.schedule.plan(1).probes:
+            logger.warning(
+                "nothing is labelled after the first labels, so nothing checks the predictor where "
+                "the agent goes; set `labels_per_iteration` or `replay_fraction` above 0"
+            )
         self.ledger = Ledger()
         self.version = 0
         self.start_estimator(residual=self.config.offset_dynamics == "different")

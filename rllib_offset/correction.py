@@ -256,7 +256,7 @@ class OffsetCorrection:
         if self.predictor is None:
             return obs
         if measured is not None and self.layout.corrects_measured_resets:
-            offsets, _ = self._predict(measured, reader)
+            offsets, *_ = self._predict(measured, reader)
             corrected = measured[MEASUREMENT] + offsets
             return np.asarray(reader.outcomes(measured | {MEASUREMENT: corrected})[OBS])
         if not self.layout.corrects_resets:
@@ -280,10 +280,10 @@ class OffsetCorrection:
         result = {name: fast[name] for name in (OBS, REWARD, TERMINATED)}
         if self.predictor is None:
             return result | ({NEXT_STATE: fast[NEXT_STATE]} if self.layout.resynchronises else {})
-        mean, std = self._predict(fast, reader)
+        mean, std, relative = self._predict(fast, reader)
         offsets = self.layout.split(mean)
         if self.spread_weights is not None:
-            result[OUTSIDE] = _norm(std * self.spread_weights) > self.flag_threshold
+            result[OUTSIDE] = relative > self.flag_threshold
         if MEASUREMENT in offsets and reader.outcome is not None:
             measured = {MEASUREMENT: fast[MEASUREMENT] + offsets[MEASUREMENT]}
             result |= measured | reader.outcomes(fast | measured)
@@ -307,18 +307,29 @@ class OffsetCorrection:
         """Return the ensemble's spread on steps in units of the targets' scale, ``(N,)``."""
         if self.predictor is None or self.spread_weights is None:
             return np.zeros(len(fast[REWARD]))
-        _, std = self._predict(fast, reader)
-        return _norm(std * self.spread_weights)
+        return self._predict(fast, reader)[2]
 
     def _predict(
         self, fast: Columns, reader: MeasurementReader
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return mean and spread ``(N, K)``; what the fast simulator calls invalid is left so."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+        """Return mean and spread ``(N, K)``, and the relative spread ``(N,)``.
+
+        What the fast simulator calls invalid is left so.
+        """
         assert self.predictor is not None
-        mean, std = self.predictor.predict(self.layout.features(fast, reader))
+        features = self.layout.features(fast, reader)
+        mean, std = self.predictor.predict(features)
         if VALID in fast:
             mean = np.where(fast[VALID].astype(bool)[:, None], mean, np.float32(0))
-        return mean, std
+        return mean, std, self._relative(features, std)
+
+    def _relative(
+        self, features: NDArray[np.float32], std: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        assert self.predictor is not None
+        if self.predictor.labelled is not None:  # a single net, which has no spread
+            return np.asarray(self.predictor.distance(features), np.float64)
+        return _norm(std if self.spread_weights is None else std * self.spread_weights)
 
     def _bounded(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.obs_low is None or self.obs_high is None:

@@ -30,6 +30,7 @@ class NumpyPredictor:
         input_std: ``(D,)``.
         output_mean: ``(K,)``, physical units.
         output_scale: ``(K,)``, physical units.
+        labelled: ``(R, D)``, inputs of labels, for :meth:`distance`.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class NumpyPredictor:
         input_std: Float32Array,
         output_mean: Float32Array,
         output_scale: Float32Array,
+        labelled: Float32Array | None = None,
     ) -> None:
         self.weights = [np.array(weight, np.float32) for weight in weights]
         self.biases = [np.array(bias, np.float32) for bias in biases]
@@ -49,6 +51,7 @@ class NumpyPredictor:
         self.input_mean = np.array(input_mean, np.float32)
         self.input_gain = np.float32(1) / np.asarray(input_std, np.float32)
         self.output_mean = np.array(output_mean, np.float32)
+        self.labelled = None if labelled is None else np.array(labelled, np.float32)
 
     @property
     def input_dim(self) -> int:
@@ -77,12 +80,29 @@ class NumpyPredictor:
         members *= members
         return mean + self.output_mean, np.sqrt(self._mean(members))
 
+    def distance(self, inputs: ArrayLike, *, to_another: bool = False) -> Float32Array:
+        """Return the distance to the nearest label in standard deviations: ``(B, D) -> (B,)``.
+
+        Of rows that are labels themselves, ``to_another`` gives the distance to the nearest other.
+        """
+        assert self.labelled is not None
+        x, labels = (self._normalized(rows) for rows in (inputs, self.labelled))
+        squares = (x * x).sum(axis=1)[:, None] + (labels * labels).sum(axis=1)
+        squares -= 2 * x @ labels.T
+        rank = min(int(to_another), len(labels) - 1)
+        nearest = np.partition(squares, rank, axis=1)[:, rank]
+        return np.asarray(np.sqrt(np.maximum(nearest, 0)), np.float32)
+
+    def _normalized(self, inputs: ArrayLike) -> Float32Array:
+        x: Float32Array = np.asarray(inputs, np.float32) - self.input_mean
+        return x * self.input_gain
+
     def _members(self, inputs: ArrayLike) -> Float32Array:
         """Predict with every member, less the common output mean: ``(M, B, K)``."""
         x = np.asarray(inputs, np.float32)
         if x.ndim != 2 or x.shape[1] != self.input_dim:
             raise ValueError(f"`inputs` must be (B, {self.input_dim}), got {x.shape}; reshape them")
-        x = (x - self.input_mean) * self.input_gain
+        x = self._normalized(x)
         if len(x) <= _CHUNK_ROWS:
             return self._network(x)
         starts = range(0, len(x), _CHUNK_ROWS)

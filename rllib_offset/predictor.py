@@ -27,6 +27,7 @@ __all__ = ["FitResult", "OffsetPredictor", "OffsetTrainer", "torch_threads"]
 _CONFIDENCE = 0.9  # of the calibrated intervals
 _SPREAD_FLOOR = 1e-2  # of a target's scale: members that agree exactly are not exactly right
 _FLAG_PERCENTILE, _FLAG_MARGIN = 90.0, 3.0  # measured on the half square: see tests
+_DISTANCE_MARGIN = 2.0  # of a single member; likewise
 _RECENT_ERRORS = 200  # errors on fresh labels that the calibration remembers
 _MAX_HOLDOUT_ROWS = 1000  # newest, for the calibration and `holdout_mae`
 _MAX_SPREAD_ROWS = 512  # evenly over the labels, for the flag threshold
@@ -158,8 +159,8 @@ class OffsetPredictor(nn.Module):
         self.output_mean.copy_(output_mean)
         self.output_scale.copy_(output_scale)
 
-    def to_numpy(self) -> NumpyPredictor:
-        """Return a frozen copy that needs no torch."""
+    def to_numpy(self, labelled: Float32Array | None = None) -> NumpyPredictor:
+        """Return a frozen copy that needs no torch; ``labelled`` is for its ``distance``."""
         return NumpyPredictor(
             [weight.detach().numpy() for weight in self.weights],
             [bias.detach().numpy() for bias in self.biases],
@@ -167,6 +168,7 @@ class OffsetPredictor(nn.Module):
             input_std=self.input_std.numpy(),
             output_mean=self.output_mean.numpy(),
             output_scale=self.output_scale.numpy(),
+            labelled=labelled,
         )
 
 
@@ -209,7 +211,10 @@ class OffsetTrainer:
     conformal). A row is *outside* of the labelled region where its spread, relative to the scale
     of each target, exceeds three times the 90th percentile over the labels: the geometric mean of
     the percentiles over fitted labels, where members agree too well, and over held-out ones,
-    which are few. Targets that never were anything but zero have no say in flags or coverage.
+    which are few. A single member has no spread: its distance to the nearest fitted label, in
+    standard deviations of the inputs, stands in, and twice the 90th percentile over held-out
+    labels (without these, among the fitted ones) is the limit. Targets that never were anything
+    but zero have no say in flags or coverage.
 
     Shapes: ``B`` batch, ``N`` labels of one call, ``D`` inputs, ``K`` targets, ``M`` members.
 
@@ -343,7 +348,11 @@ class OffsetTrainer:
         with torch_threads():
             loss = self._optimize(num_steps)
         self.version += 1
-        self._numpy = self.predictor.to_numpy()
+        fitted, _ = self.buffer.train()
+        is_single = self.predictor.ensemble_size == 1
+        self._numpy = self.predictor.to_numpy(
+            _evenly(fitted, _MAX_SPREAD_ROWS) if is_single else None
+        )
         holdout_mae = self._calibrate_intervals()
         ensemble_std = self._calibrate_flags()
         return FitResult(
@@ -385,7 +394,7 @@ class OffsetTrainer:
         _, spread = self._numpy.predict(inputs)
         if not self.is_fitted:
             return np.ones(len(spread), np.bool_)
-        return np.asarray(self._relative_spread(spread) > self.flag_threshold)
+        return np.asarray(self._relative_spread(inputs, spread) > self.flag_threshold)
 
     def drop_before(self, number: int) -> None:
         """Drop the labels numbered below ``number`` and what is known of recent errors.
@@ -480,8 +489,10 @@ class OffsetTrainer:
         floor = _SPREAD_FLOOR * self.predictor.output_scale.numpy()
         return np.asarray(np.maximum(spread, floor), np.float32)
 
-    def _relative_spread(self, spread: Float32Array) -> Float32Array:
+    def _relative_spread(self, inputs: ArrayLike, spread: Float32Array) -> Float32Array:
         """Root mean square over the active targets of spread over scale: ``(B, K) -> (B,)``."""
+        if self._numpy.labelled is not None:
+            return self._numpy.distance(inputs)
         return np.asarray(np.linalg.norm(spread * self.spread_weights, axis=1), np.float32)
 
     def _forget_recent_errors(self) -> None:
@@ -510,15 +521,28 @@ class OffsetTrainer:
 
     def _calibrate_flags(self) -> float:
         """Set ``flag_threshold``. Return the mean spread on the labels, physical units."""
+        if self._numpy.labelled is not None:
+            self.flag_threshold = self._distance_threshold()
+            return 0.0
         fitted, _ = self.buffer.train()
         held_out, _ = self.buffer.holdout()
         percentiles = []
         for inputs in (held_out, fitted) if len(held_out) else (fitted,):
-            _, spread = self._numpy.predict(_evenly(inputs, _MAX_SPREAD_ROWS))
-            relative = self._relative_spread(spread)
+            rows = _evenly(inputs, _MAX_SPREAD_ROWS)
+            _, spread = self._numpy.predict(rows)
+            relative = self._relative_spread(rows, spread)
             percentiles.append(float(np.percentile(relative, _FLAG_PERCENTILE)))
         self.flag_threshold = _FLAG_MARGIN * math.prod(percentiles) ** (1 / len(percentiles))
         return float(spread.mean())
+
+    def _distance_threshold(self) -> float:
+        """Return how far from the labels a single member may be asked."""
+        held_out, _ = self.buffer.holdout()
+        if len(held_out):
+            distances = self._numpy.distance(_evenly(held_out, _MAX_SPREAD_ROWS))
+        else:
+            distances = self._numpy.distance(self._labelled_rows(), to_another=True)
+        return _DISTANCE_MARGIN * float(np.percentile(distances, _FLAG_PERCENTILE))
 
     # -- state --------------------------------------------------------------------------------
 
@@ -534,6 +558,7 @@ class OffsetTrainer:
             "target_is_active": self._target_is_active.copy(),
             "conformal_scale": self.conformal_scale.copy(),
             "flag_threshold": self.flag_threshold,
+            "labelled": self._labelled_rows(),
             "recent_scores": self._recent_scores.copy(),
             "recent_covered": self._recent_covered.copy(),
             "buffer": self.buffer.get_state(),
@@ -569,7 +594,12 @@ class OffsetTrainer:
         self.predictor.load_state_dict(_to_tensors(state["predictor"]))
         for name, parameter in self.predictor.named_parameters():
             self._optimizer.state[parameter] = _to_tensors(state["optimizer"].get(name, {}))
-        self._numpy = self.predictor.to_numpy()
+        labelled = np.array(state.get("labelled", ()), np.float32)
+        self._numpy = self.predictor.to_numpy(labelled if labelled.size else None)
+
+    def _labelled_rows(self) -> Float32Array:
+        labelled = self._numpy.labelled
+        return np.zeros((0, 0), np.float32) if labelled is None else labelled.copy()
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the state to one file in ``directory``, in one move. Return its path."""

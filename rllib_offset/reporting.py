@@ -41,6 +41,7 @@ _PROMISE = (_EVALUATION, metrics.CORRECTED_EPISODE_RETURN_MEAN)
 _GAP = (_EVALUATION, metrics.FIDELITY_GAP)
 _SCORE = (_EVALUATION, metrics.NORMALISED_SCORE)
 _HOLDOUT = (metrics.OFFSET, metrics.HOLDOUT_MAE)
+_EXPLOITATION = (metrics.OFFSET, metrics.EXPLOITATION)
 _SLOW_STEPS = (metrics.SLOW, metrics.NUM_ENV_STEPS_LIFETIME)
 _SLOW_TIME = (metrics.SLOW, metrics.SIM_TIME_S_LIFETIME)
 # Criteria of `stop` that only grow: how far a trial is can be told from them.
@@ -194,6 +195,8 @@ def status_line(report: TrialReport, planned_iterations: int | None = None) -> s
             f"hold-out {_number(find_metric(result, *_HOLDOUT), 4):>7}",
             f"slow steps {_number(find_metric(result, *_SLOW_STEPS), 0):>9}",
         ]
+        if find_metric(result, *_EXPLOITATION):
+            cells.append("may be exploiting the predictor")
     else:
         cells += [
             f"return {_number(find_metric(result, *_RETURN), 2):>8}",

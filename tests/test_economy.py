@@ -249,9 +249,12 @@ class TestDynamics:
 @pytest.mark.ray
 @pytest.mark.usefixtures("_cluster")
 class TestTrust:
-    def test_a_policy_that_leaves_the_last_labels_behind_is_reported_as_exploiting(self, caplog):
+    @pytest.mark.parametrize("ensemble_size", [5, 1])
+    def test_a_policy_that_leaves_the_last_labels_behind_is_reported_as_exploiting(
+        self, ensemble_size, caplog
+    ):
         config = small(level="trajectory", replay_fraction=0, max_slow_steps=10)
-        config.offset(ensemble_size=5, initial_steps=200)
+        config.offset(ensemble_size=ensemble_size, initial_steps=200)
         algorithm = config.build_algo()
         with caplog.at_level(logging.WARNING):
             results = [algorithm.train() for _ in range(3)]
@@ -259,6 +262,20 @@ class TestTrust:
         assert results[-1]["slow"]["num_env_steps_lifetime"] == 10
         assert results[-1]["offset"]["exploitation"] == 1.0
         assert "exploiting" in caplog.text
+
+    @pytest.mark.parametrize("ensemble_size", [5, 1])
+    def test_labels_everywhere_are_no_cause_for_alarm_though_none_follow(
+        self, ensemble_size, caplog
+    ):
+        config = small(initial=200, per_iteration=0).offset(ensemble_size=ensemble_size)
+        config.offset(initial_steps=300)
+        with caplog.at_level(logging.WARNING):
+            algorithm = config.build_algo()
+            results = [algorithm.train() for _ in range(3)]
+        algorithm.stop()
+        assert [result["offset"]["exploitation"] for result in results] == [0, 0, 0]
+        assert "nothing checks the predictor" in caplog.text
+        assert "exploiting" not in caplog.text
 
     def test_frozen_it_buys_probes_only(self):
         config = small(IDS.format("PointMass"), freeze_below=0.5)

@@ -63,6 +63,12 @@ def test_a_status_line_shows_what_the_iteration_brought():
     assert " ".join(words).endswith("slow steps 7000")
 
 
+def test_a_status_line_says_that_the_predictor_may_be_exploited():
+    exploited = {"offset": {"exploitation": 1.0}}
+    assert status_line(report_of(exploited)).endswith("may be exploiting the predictor")
+    assert "exploiting" not in status_line(report_of({"offset": {"exploitation": 0.0}}))
+
+
 def test_a_status_line_without_metrics_is_dashes():
     line = " ".join(status_line(report_of({"offset": {}})).split())
     assert line == "iter - - steps/s corrected - slow - hold-out - slow steps -"
