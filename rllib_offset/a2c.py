@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 import ray
+import yaml
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
@@ -22,8 +23,8 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from rllib_offset.callbacks import ScoreCallback
-from rllib_offset.config_keys import check_config_keys, translate_keys
+from rllib_offset.callbacks import ScoreCallback, beside
+from rllib_offset.config_keys import check_config_keys, translate_keys, written_settings
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
@@ -34,7 +35,7 @@ __all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
 
 
 class CheckedKeysMixin(AlgorithmConfig):
-    """Configuration that refuses keys and values that RLlib would keep in silence."""
+    """Configuration that refuses what RLlib keeps in silence, and goes to YAML and back."""
 
     @override(AlgorithmConfig)
     def validate(self) -> None:
@@ -47,6 +48,30 @@ class CheckedKeysMixin(AlgorithmConfig):
         check_settings(config_dict)
         updated: Self = super().update_from_dict(translate_keys(config_dict))
         return updated
+
+    def to_yaml(self) -> str:
+        """Return what differs from the defaults: the ``config`` of a file for ``rllib train``.
+
+        Raises:
+            ValueError: If a setting is something that only Python can hold, such as a function.
+        """
+        return yaml.safe_dump(written_settings(self), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Build a configuration from settings written as YAML.
+
+        Raises:
+            ValueError: If it is no mapping, or holds a key that does not exist.
+
+        Example:
+            >>> A2CConfig.from_yaml("{env: CartPole-v1, lr: 0.001}").lr
+            0.001
+        """
+        settings = yaml.safe_load(text)
+        if not isinstance(settings, dict):
+            raise ValueError(f"settings must be a mapping such as '{{lr: 0.001}}', got {text!r}")
+        return cls().update_from_dict(settings)
 
 
 class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
@@ -109,6 +134,14 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
         if entropy_coeff is not NotProvided:
             self.entropy_coeff = entropy_coeff
         return self
+
+    @override(AlgorithmConfig)
+    def callbacks(self, callbacks_class: Any = NotProvided, **kwargs: Any) -> Self:
+        """Add callbacks; ours stays beside the user's."""
+        if callbacks_class is not NotProvided:
+            callbacks_class = beside(ScoreCallback, callbacks_class)
+        updated: Self = super().callbacks(callbacks_class, **kwargs)
+        return updated
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:

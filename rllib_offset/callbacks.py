@@ -17,7 +17,7 @@ from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import add_figures
 from rllib_offset.seeded_env_runner import SeededEnvRunner, evaluation_seeds
 
-__all__ = ["OffsetCallback", "ScoreCallback"]
+__all__ = ["OffsetCallback", "ScoreCallback", "beside"]
 
 
 _EVALUATED = (
@@ -96,6 +96,19 @@ class OffsetCallback(ScoreCallback):
         super().on_train_result(algorithm=algorithm, result=result, **kwargs)
         if hasattr(algorithm, "ledger"):
             result.setdefault(metrics.SLOW, {}).update(algorithm.ledger.as_metrics())
+
+
+def beside(ours: type[ScoreCallback], given: Any) -> Any:
+    """Return the user's callbacks with ours before them, unless it is among them already.
+
+    Args:
+        ours: What the algorithm cannot do without.
+        given: One class or several.
+    """
+    classes = list(given) if isinstance(given, list | tuple) else [given]
+    if not any(isinstance(cls, type) and issubclass(cls, ours) for cls in classes):
+        classes = [ours, *classes]
+    return classes if len(classes) > 1 else classes[0]
 
 
 def _references(runner: Any, seeds: list[int]) -> Any:

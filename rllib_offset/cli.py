@@ -5,7 +5,7 @@ Each verb is a plain function of ``rllib_offset.commands``.  Exit codes: 0 done,
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,11 +21,23 @@ from rllib_offset.commands import (
     report,
     train,
 )
+from rllib_offset.commands.verbs import Verb, VerbGroup
 
 __all__ = ["app", "main"]
 
+
+class _Verbs(VerbGroup):
+    """Lists first what is needed first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the verbs."""
+        first = ("train", "evaluate", "report", "example", "check", "plan")
+        return [*first, *(name for name in super().list_commands(ctx) if name not in first)]
+
+
 app = typer.Typer(
     name="rllib",
+    cls=_Verbs,
     epilog="Exit codes: 0 done, 1 a trial failed, 2 something given is wrong, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -51,12 +63,12 @@ def rllib(
     """
 
 
-train_app = typer.Typer(invoke_without_command=True)
+train_app = typer.Typer(cls=VerbGroup, invoke_without_command=True)
 train_app.callback()(train.train)
-train_app.command("file")(train.train_file)
+train_app.command("file", cls=Verb)(train.train_file)
 app.add_typer(train_app, name="train")
 
-app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate", cls=Verb)(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
@@ -64,7 +76,10 @@ app.command("paper")(paper.paper)
 app.command("labels")(labels.labels)
 app.command("replay-one")(replay_one.replay_one)
 
-example_app = typer.Typer(help="Trained examples that come with the package.", no_args_is_help=True)
+example_app = typer.Typer(
+    help="Tuned examples that come with the package.\n\nExample: rllib example run demo",
+    no_args_is_help=True,
+)
 example_app.command("list")(example.list_examples)
 example_app.command("get")(example.get_example)
 example_app.command("run")(example.run_example)

@@ -6,14 +6,13 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.utils.annotations import override
 
 from rllib_offset.a2c import CheckedKeysMixin, check_episodes_are_complete
-from rllib_offset.callbacks import OffsetCallback
+from rllib_offset.callbacks import OffsetCallback, beside
 from rllib_offset.columns import PREDICTOR_INPUTS
 from rllib_offset.config_keys import check_keys
 from rllib_offset.correction import OffsetLayout, default_layout
@@ -28,6 +27,10 @@ from rllib_offset.seeded_env_runner import registered_env
 from rllib_offset.timing import Level
 
 __all__ = ["OffsetConfigMixin"]
+
+Dynamics = Literal["auto", "same", "different"]
+LabelChoice = Literal["uniform", "uncertain"]
+LabelLevel = Literal["auto", "trajectory", "sample"]
 
 _UNSUPPORTED = {
     "DQN": "learns from a replay buffer",  # SAC among its descendants
@@ -150,7 +153,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         *,
         inputs: Sequence[str] | None = NotProvided,
         targets: Sequence[str] | None = NotProvided,
-        dynamics: str = NotProvided,
+        dynamics: Dynamics = NotProvided,
         dynamics_tolerance: float = NotProvided,
         ensemble_size: int = NotProvided,
         hiddens: Sequence[int] = NotProvided,
@@ -212,13 +215,13 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
     def labels(
         self,
         *,
-        level: str = NotProvided,
+        level: LabelLevel = NotProvided,
         store: str | None = NotProvided,
         initial: int = NotProvided,
         per_iteration: float = NotProvided,
         replay_fraction: float = NotProvided,
         max_replay_lag: int | None = NotProvided,
-        choice: str = NotProvided,
+        choice: LabelChoice = NotProvided,
         candidates_per_label: int | None = NotProvided,
         freeze_below: float | None = NotProvided,
         freeze_options: dict[str, Any] = NotProvided,
@@ -278,7 +281,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
     def callbacks(self, callbacks_class: Any = NotProvided, **kwargs: Any) -> Self:
         """Add callbacks; ours stays beside the user's."""
         if callbacks_class is not NotProvided:
-            callbacks_class = _beside_ours(callbacks_class)
+            callbacks_class = beside(OffsetCallback, callbacks_class)
         updated: Self = super().callbacks(callbacks_class, **kwargs)
         return updated
 
@@ -397,10 +400,3 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
 
 def _tuple(value: Any) -> Any:
     return value if value is NotProvided or value is None else tuple(value)
-
-
-def _beside_ours(given: Any) -> list[type[RLlibCallback]]:
-    classes = list(given) if isinstance(given, list | tuple) else [given]
-    if any(isinstance(cls, type) and issubclass(cls, OffsetCallback) for cls in classes):
-        return classes
-    return [OffsetCallback, *classes]

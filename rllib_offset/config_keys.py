@@ -1,21 +1,25 @@
-"""Refuse misspelt keys, naming the nearest valid one.
+"""Keys of a configuration: which are valid, and how a file writes them and what they hold.
 
-RLlib's ``update_from_dict`` takes any key in silence.  Knows neither Ray nor files: names in, a
-``ValueError`` of one line out.
+RLlib's ``update_from_dict`` takes any key in silence; here a misspelt one is refused, naming the
+nearest.  Knows neither Ray nor files: names in, a ``ValueError`` of one line out.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
 from difflib import SequenceMatcher
+from importlib import import_module
 from typing import Any, Protocol
 
 __all__ = [
     "CHECKPOINT_KEYS",
     "EXPERIMENT_KEYS",
+    "changed_settings",
     "check_config_keys",
     "check_keys",
     "check_name",
     "translate_keys",
     "valid_config_keys",
+    "written_settings",
 ]
 
 # Keys of one experiment in YAML: `env`, and the arguments of `ray.tune.experiment.Experiment` that
@@ -78,6 +82,9 @@ _RENAMED = (
     "rl_module_spec",
 )
 
+# Settings that hold classes, which a file writes as dotted paths.
+_CLASSES = ("callbacks", "callbacks_class", "env_runner_cls", "_learner_class")
+
 # Settings that are themselves configurations of the algorithm.
 _NESTED_CONFIGS = ("evaluation_config",)
 
@@ -93,8 +100,43 @@ def valid_config_keys(config: _HasToDict) -> frozenset[str]:
 
 
 def translate_keys(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``given`` with method arguments such as ``model_config`` as RLlib stores them."""
-    return {_ALIASES[key] if key in _RENAMED else key: value for key, value in given.items()}
+    """Return ``given`` with method arguments such as ``model_config`` as RLlib stores them.
+
+    Classes may be given as dotted paths.
+
+    Raises:
+        ValueError: If one cannot be imported.
+
+    Example:
+        >>> translate_keys({"callbacks": "collections.OrderedDict", "model_config": {}})
+        {'callbacks': <class 'collections.OrderedDict'>, '_model_config': {}}
+    """
+    stored = {_ALIASES[key] if key in _RENAMED else key: value for key, value in given.items()}
+    for key in stored.keys() & set(_CLASSES):
+        stored[key] = _imported(key, stored[key])
+    return stored
+
+
+def changed_settings(config: _HasToDict) -> dict[str, Any]:
+    """What a configuration says beyond its defaults, as RLlib stores it."""
+    default = type(config)().to_dict()
+    return {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in default or repr(default[key]) != repr(value)
+    }
+
+
+def written_settings(config: _HasToDict) -> dict[str, Any]:
+    """The same as a file writes it: public names, plain values, classes as dotted paths.
+
+    Raises:
+        ValueError: If a setting is something that a file cannot hold.
+    """
+    public = {stored: name for name, stored in _ALIASES.items() if name in _RENAMED}
+    public["_train_batch_size_per_learner"] = "train_batch_size_per_learner"
+    settings = changed_settings(config)
+    return {public.get(key, key): _plain(key, value) for key, value in settings.items()}
 
 
 def check_config_keys(
@@ -158,6 +200,32 @@ def check_name(valid: Iterable[str], name: str, *, what: str) -> None:
     valid = frozenset(valid)
     if name not in valid:
         raise ValueError(f"unknown {what} {name!r}; the nearest is {_nearest(name, valid)!r}")
+
+
+def _imported(key: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_imported(key, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    module, _, name = value.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"`{key}: {value}` is no class that can be imported: {error}") from None
+
+
+def _plain(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {name: _plain(key, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, item) for item in value]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(key, asdict(value))
+    raise ValueError(f"`{key}` is {value!r}, which a file cannot hold; set it in Python")
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str:

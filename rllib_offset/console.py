@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import typer
 
-__all__ = ["Display", "display", "show_next_commands"]
+__all__ = ["Display", "display", "show_next_commands", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,24 @@ class Display:
 
     Args:
         line: Writes one line above the bar.
-        progress: Moves the bar to a fraction between 0 and 1.
+        progress: Moves the bar to a fraction between 0 and 1; while it is 0, nobody knows how much
+            is left, and the bar only shows that something is going on.
     """
 
     line: Callable[[str], None]
     progress: Callable[[float], None]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what takes so long while the block runs; a log is spared."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console().status(what):
+        yield
 
 
 @contextmanager
@@ -45,7 +58,7 @@ def display() -> Iterator[Display]:
     columns = (
         TextColumn("training"),
         BarColumn(),
-        TaskProgressColumn(),
+        TaskProgressColumn(),  # empty as long as there is no total
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -53,10 +66,10 @@ def display() -> Iterator[Display]:
     console = Console(highlight=False, markup=False)
     # long window: an iteration may take minutes
     with Progress(*columns, console=console, speed_estimate_period=600.0) as bar:
-        task = bar.add_task("training", total=1.0)
+        task = bar.add_task("training", total=None)
         yield Display(
             lambda text: bar.console.print(text, soft_wrap=True),
-            lambda fraction: bar.update(task, completed=fraction),
+            lambda fraction: bar.update(task, completed=fraction, total=1.0 if fraction else None),
         )
 
 

@@ -43,7 +43,10 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
     from rllib_offset.setting_rules import check_settings
 
     algorithm = _algorithm_class(name, spec["run"])
-    spec["config"] = with_samplers(translate_keys(spec["config"]))
+    try:
+        spec["config"] = with_samplers(translate_keys(spec["config"]))
+    except ValueError as error:
+        raise UserError(f"experiment {name!r}: {error}") from error
     _apply_observation_filter(spec["config"])
     for config in _variants(spec["config"]):
         try:

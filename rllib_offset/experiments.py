@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from rllib_offset import old_spellings
-from rllib_offset.config_keys import CHECKPOINT_KEYS, EXPERIMENT_KEYS, check_keys
+from rllib_offset.config_keys import CHECKPOINT_KEYS, EXPERIMENT_KEYS, changed_settings, check_keys
 from rllib_offset.user_errors import UserError, one_line
 
 __all__ = [
@@ -245,7 +245,8 @@ def _experiment_of_python(path: Path) -> Experiments:
         names = runpy.run_path(str(path), run_name=path.stem)
     except Exception as error:
         raise UserError(f"{path} raised {type(error).__name__}: {one_line(error)}") from error
-    config, stop = names.get("config"), names.get("stop")
+    config: Any = names.get("config")
+    stop = names.get("stop")
     algorithm = getattr(config, "algo_class", None)
     if not hasattr(config, "to_dict") or algorithm is None:
         raise UserError(
@@ -254,18 +255,8 @@ def _experiment_of_python(path: Path) -> Experiments:
         )
     if stop is not None and not isinstance(stop, dict):
         raise UserError(f"`stop` of {path} must be a mapping, got {type(stop).__name__}")
-    spec: dict[str, Any] = {"run": algorithm, "config": _changed_settings(config)}
+    spec: dict[str, Any] = {"run": algorithm, "config": changed_settings(config)}
     return {path.stem: spec | ({} if stop is None else {"stop": stop})}
-
-
-def _changed_settings(config: Any) -> dict[str, Any]:
-    """What a configuration object says beyond its defaults, as RLlib stores it."""
-    default = type(config)().to_dict()
-    return {
-        key: value
-        for key, value in config.to_dict().items()
-        if key not in default or repr(default[key]) != repr(value)
-    }
 
 
 # Values.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rllib_offset.config_keys import check_name
+from rllib_offset.console import display, show_next_commands, waiting
 from rllib_offset.experiment_checks import check_resources, prepare_experiment, with_samplers
 from rllib_offset.experiments import Experiments
 from rllib_offset.user_errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError, one_line
@@ -77,11 +78,12 @@ def run_experiments(experiments: Experiments, cluster: Cluster, search: Search) 
     """
     if cluster.verbosity == 0:
         keep_out_noise()
-    for name, spec in experiments.items():
-        prepare_experiment(name, spec)
-    scheduler = _scheduler(search)
-    start_ray(cluster)
-    prepared = _prepare_for_tune(experiments)
+    with waiting("checking the settings, starting Ray"):
+        for name, spec in experiments.items():
+            prepare_experiment(name, spec)
+        scheduler = _scheduler(search)
+        start_ray(cluster)
+        prepared = _prepare_for_tune(experiments)
     trials, status = _tune(prepared, scheduler, search.resume, cluster.verbosity)
     _finish(trials, status)
 
@@ -157,11 +159,18 @@ def _prepare_for_tune(experiments: Experiments) -> "list[Experiment]":
             typer.echo(f"Note: `time_budget_s` of {name!r} counts for each of its trials", err=True)
     try:
         return [
-            Experiment.from_json(name, _with_absolute_paths(spec))
+            Experiment.from_json(
+                name, {**_with_absolute_paths(spec), "trial_name_creator": _trial_name}
+            )
             for name, spec in experiments.items()
         ]
     except (ValueError, TypeError, tune.TuneError) as error:
         raise UserError(one_line(error)) from error
+
+
+def _trial_name(trial: "Trial") -> str:
+    """Tune's own has the environment in it, which makes folders that fill two lines."""
+    return f"{trial.trainable_name}_{trial.trial_id}"
 
 
 def _with_absolute_paths(spec: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +191,6 @@ def _tune(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
-    from rllib_offset.console import display
     from rllib_offset.experiment_storage import StoredExperiments
     from rllib_offset.reporting import StatusLines
 
@@ -211,7 +219,6 @@ def _resume_config() -> Any:
 def _finish(trials: "list[Trial]", status: "StatusLines") -> None:
     from ray.tune.experiment import Trial
 
-    from rllib_offset.console import show_next_commands
     from rllib_offset.reporting import best_trial, error_file, next_commands, root_cause, summary
 
     for trial in trials:

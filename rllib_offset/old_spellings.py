@@ -4,13 +4,14 @@ Knows neither Ray nor files: a mapping in; a mapping and one note per translated
 no successor is refused with a ``ValueError`` of one line that names what to use.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
     "translate_config",
     "translate_experiment",
     "translate_metric",
+    "translate_options",
     "translate_score",
     "translate_stop",
 ]
@@ -115,6 +116,46 @@ _REFUSED_EXPERIMENT = {
     "resources_per_trial": _RESOURCES,
     "trial_resources": _RESOURCES,
 }
+
+# Options of the old command that are left out with a note, by how many values follow them.
+_IDLE_OPTIONS = {"--eager-tracing": 0, "--framework": 1, "--no-ray-ui": 0, "--ray-ui": 0}
+
+_REFUSED_OPTIONS = {
+    "--monitor": "use --render PATH",
+    "--ray-num-nodes": "start Ray on each machine, or several on one, and give --ray-address auto",
+    "--ray-object-store-memory": "start Ray with it, and give --ray-address auto",
+    "--resources-per-trial": _RESOURCES,
+    "--save-info": "use --out PATH, which writes every step",
+    "--track-progress": "leave it out: each episode is printed when it ends",
+    "--use-shelve": "use --out PATH, which writes every step",
+    "--video-dir": "use --render PATH",
+}
+
+
+def translate_options(words: Sequence[str]) -> tuple[list[str], Notes]:
+    """Leave out what the old command took and nothing needs any more.
+
+    Example:
+        >>> translate_options(["--framework", "torch", "--algo", "PPO"])
+        (['--algo', 'PPO'], ['--framework is left out: there is only torch'])
+    """
+    kept: list[str] = []
+    notes: Notes = []
+    rest = iter(words)
+    for word in rest:
+        name, separator, value = word.partition("=")
+        if name in _REFUSED_OPTIONS:
+            raise ValueError(f"{name} is gone: {_REFUSED_OPTIONS[name]}")
+        if name not in _IDLE_OPTIONS:
+            kept.append(word)
+            continue
+        if _IDLE_OPTIONS[name] and not separator:
+            value = next(rest, "")
+        if name == "--framework" and value != "torch":
+            raise ValueError(f"--framework {value} is gone: leave it out, there is only torch")
+        reason = "there is only torch" if name == "--framework" else "it has no meaning any more"
+        notes.append(f"{name} is left out: {reason}")
+    return kept, notes
 
 
 def translate_experiment(spec: Mapping[str, Any]) -> tuple[dict[str, Any], Notes]:

@@ -59,23 +59,47 @@ class PlayedEpisode:
 
 
 def write_frames(episodes: Sequence[PlayedEpisode], path: Path, *, fps: int = 30) -> None:
-    """Write the pictures: a ``.gif`` file of all episodes, or a folder of PNG files.
+    """Write the pictures: one ``.mp4`` or ``.gif`` file of all episodes, or a folder of PNG files.
 
     Raises:
         UserError: If there are none.
     """
-    from PIL import Image
-
     if not any(episode.frames for episode in episodes):
         raise UserError("there are no pictures to write; the environment rendered nothing")
-    if path.suffix.lower() == ".gif":
-        images = [Image.fromarray(frame) for episode in episodes for frame in episode.frames]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images[0].save(
-            path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0
-        )
-        return
-    path.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = [frame for episode in episodes for frame in episode.frames]
+    if path.suffix == ".mp4":
+        _write_mp4(frames, path, fps)
+    elif path.suffix == ".gif":
+        _write_gif(frames, path, fps)
+    else:
+        _write_folder(episodes, path)
+
+
+def _write_mp4(frames: Sequence[NDArray[np.uint8]], path: Path, fps: int) -> None:
+    import av
+
+    height, width = (length - length % 2 for length in frames[0].shape[:2])  # H.264 wants even
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            pixels = np.ascontiguousarray(frame[:height, :width])
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode())  # what the encoder still holds
+
+
+def _write_gif(frames: Sequence[NDArray[np.uint8]], path: Path, fps: int) -> None:
+    from PIL import Image
+
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+
+
+def _write_folder(episodes: Sequence[PlayedEpisode], path: Path) -> None:
+    from PIL import Image
+
+    path.mkdir(exist_ok=True)
     for number, episode in enumerate(episodes, start=1):
         for i, frame in enumerate(episode.frames):
             Image.fromarray(frame).save(path / f"episode_{number:03}_step_{i:05}.png")

@@ -265,13 +265,20 @@ def _best_known_return(report: TrialReport) -> float:
 
 def next_commands(trial: Trial) -> list[tuple[str, str]]:
     """What to type after training: what each command is for, and the command."""
-    checkpoint = shlex.quote(str(trial.checkpoint.path))
     folder = Path(trial.path)
+    experiment = _typed(folder.parent)
     return [
-        ("try the agent", f"rllib evaluate {checkpoint}"),
-        ("read about the run", f"rllib report {shlex.quote(str(folder.parent))}"),
-        ("watch the curves", f"tensorboard --logdir {shlex.quote(str(folder.parent))}"),
+        ("try the agent", f"rllib evaluate {_typed(folder)}"),
+        ("read about the run", f"rllib report {experiment}"),
+        ("watch the curves", f"tensorboard --logdir {experiment}"),
     ]
+
+
+def _typed(path: Path) -> str:
+    """A path as one types it: from ``~`` on, quoted where a shell wants it."""
+    if path.is_relative_to(Path.home()):
+        return f"~/{shlex.quote(str(path.relative_to(Path.home())))}"
+    return shlex.quote(str(path))
 
 
 def error_file(trial: Trial) -> Path | None:

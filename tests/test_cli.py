@@ -191,6 +191,34 @@ def test_options_alone_describe_an_experiment(prepared):
     assert "Note: `model` is now `model_config`\n" in result.stderr
 
 
+def test_options_that_the_old_command_needed_are_left_out_with_a_note(prepared):
+    words = ("--algo", "PPO", "--env", "CartPole-v1", "--framework", "torch", "--no-ray-ui")
+    result = CliRunner().invoke(cli.app, ["train", *words])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines() == [
+        "Note: --framework is left out: there is only torch",
+        "Note: --no-ray-ui is left out: it has no meaning any more",
+        "Note: no `stop`: it trains until you press Ctrl-C",
+    ]
+    assert prepared["ppo-cartpole-v1"]["run"] == "PPO"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--framework=tf2", "--algo", "PPO"], "there is only torch"),
+        (["train", "file", "x.yaml", "--resources-per-trial", "{}"], "set `num_env_runners`"),
+        (["evaluate", "x", "--save-info"], "use --out PATH"),
+    ],
+)
+def test_an_option_that_is_gone_is_refused_with_its_successor(words, message):
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 2
+    assert " is gone: " in result.stderr
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_without_an_algorithm_there_is_nothing_to_train():
     result = CliRunner().invoke(cli.app, ["train", "--env", "CartPole-v1"])
     assert result.exit_code == 2
@@ -390,6 +418,7 @@ class TestTraining:
         assert "evaluation        -" in lines[0]
         assert "tiny: PPO" in lines
         (trial,) = (tmp_path / "results" / "tiny").glob("PPO_*")
+        assert "CartPole" not in trial.name  # short enough to be typed
         assert f"  results                 {trial}" in lines
         assert (trial / "checkpoint_000000").is_dir()
         assert list(trial.glob("events.out.tfevents.*"))

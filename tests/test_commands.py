@@ -1,8 +1,10 @@
 """The verbs besides `train`: help, check, example, evaluate."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,8 +40,13 @@ def run(*words):
 def test_every_verb_has_help_with_an_example(verb):
     result = run(*verb, "--help")
     assert result.exit_code == 0
-    if verb != ["example"]:
-        assert "Example: rllib" in result.output
+    assert "Example: rllib" in result.output
+
+
+def test_the_verbs_are_listed_by_what_is_needed_first():
+    listed = re.findall(r"^. (\S+) {2,}", run("--help").output.partition("Commands")[2], re.M)
+    assert listed[:4] == ["train", "evaluate", "report", "example"]
+    assert len(listed) == len(set(listed))
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
@@ -104,6 +111,11 @@ def test_an_example_is_printed_as_it_is():
     assert run("example", "get", "demo").stdout == find_examples()["demo"].read_text()
 
 
+def test_no_two_examples_are_described_alike():
+    descriptions = [line.split(None, 1)[1] for line in run("example", "list").stdout.splitlines()]
+    assert len(descriptions) == len(set(descriptions))
+
+
 def test_a_misspelt_example_is_refused_with_the_nearest_one():
     result = run("example", "get", "dmeo")
     assert result.exit_code == 2
@@ -158,6 +170,17 @@ def test_frames_are_written_as_a_gif_or_as_a_folder(episode, tmp_path):
     assert len(list((tmp_path / "frames").glob("episode_001_step_*.png"))) == 3
 
 
+def test_frames_are_written_as_a_film(episode, tmp_path):
+    av = pytest.importorskip("av")
+    odd = replace(episode, frames=[np.full((17, 33, 3), 200, np.uint8)] * 5)
+    write_frames([odd, odd], tmp_path / "new" / "episode.mp4")
+    with av.open(str(tmp_path / "new" / "episode.mp4")) as film:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(pictures) == 10
+    assert pictures[0].shape == (16, 32, 3)
+    assert pictures[-1].mean() == pytest.approx(200, abs=3)
+
+
 def test_no_frames_are_refused(episode, tmp_path):
     with pytest.raises(UserError, match="no pictures"):
         write_frames([], tmp_path / "x.gif")
@@ -179,6 +202,7 @@ def test_a_folder_of_several_trials_is_refused(tmp_path):
         (["nowhere"], "no such checkpoint"),
         (["."], "holds no checkpoint"),
         ([".", "--out", "x.csv"], "--out must end in .parquet or .jsonl"),
+        ([".", "--render", "x.avi"], "--render must end in .mp4 or .gif, or name a folder"),
         ([".", "--compare", "--steps", "3"], "--compare takes --episodes only"),
     ],
 )

@@ -1,8 +1,9 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from rllib_offset.console import display, show_next_commands
+from rllib_offset.console import display, show_next_commands, waiting
 from rllib_offset.reporting import (
     FIGURE_NAME,
     StatusLines,
@@ -207,23 +208,36 @@ def test_the_best_trial_is_the_one_with_the_highest_true_return():
 
 def test_the_next_commands_can_be_pasted_into_a_shell(capsys):
     commands = dict(next_commands(trial_of(1, checkpoint="my run/checkpoint")))
-    assert commands["try the agent"] == "rllib evaluate 'my run/checkpoint'"
+    assert commands["try the agent"] == "rllib evaluate 'results/my run/trial1'"
     assert commands["read about the run"] == "rllib report 'results/my run'"
     show_next_commands(list(commands.items()))
     assert "  read about the run  rllib report 'results/my run'\n" in capsys.readouterr().out
+
+
+def test_a_path_at_home_is_shown_as_it_is_typed(monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    trial = trial_of(1)
+    trial.path = str(Path.cwd() / "my run" / "trial1")
+    assert dict(next_commands(trial))["try the agent"] == "rllib evaluate ~/'my run/trial1'"
 
 
 def test_a_log_shows_lines_and_no_bar(capsys):
     with display() as shown:
         shown.line("one")
         shown.progress(0.5)
+    with waiting("for something"):
+        pass
     assert capsys.readouterr().out == "one\n"
 
 
-def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
+def pretend_terminal(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(monkeypatch, capsys):
+    pretend_terminal(monkeypatch)
     with display() as shown:
         shown.line("one")
         shown.progress(0.5)
@@ -231,3 +245,18 @@ def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     assert "one" in shown_text
     assert "50%" in shown_text
     assert "left" in shown_text
+
+
+def test_a_bar_without_an_end_in_sight_shows_no_percentage(monkeypatch, capsys):
+    pretend_terminal(monkeypatch)
+    with display() as shown:
+        shown.line("one")
+        shown.progress(0.0)
+    assert "%" not in capsys.readouterr().out
+
+
+def test_a_terminal_shows_what_is_waited_for(monkeypatch, capsys):
+    pretend_terminal(monkeypatch)
+    with waiting("reading the checkpoint"):
+        pass
+    assert "reading the checkpoint" in capsys.readouterr().out

@@ -1,10 +1,12 @@
 """``rllib evaluate``: play episodes with a trained agent."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rllib_offset.console import waiting
 from rllib_offset.experiments import parse_mapping
 from rllib_offset.user_errors import UserError, user_errors
 
@@ -42,7 +44,7 @@ def evaluate(
     ] = None,
     render: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Write pictures: a .gif file, or a folder of PNG."),
+        typer.Option(metavar="PATH", help="Write pictures: .mp4, .gif, or a folder of PNG."),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also in fast + offset: promise, truth, speed-up.")
@@ -61,16 +63,20 @@ def evaluate(
     Example: rllib evaluate ~/ray_results/demo --episodes 3 --render demo.gif
     """
     with user_errors():
-        _check_suffix(out)
-        if compare and any(value is not None for value in (env, env_config, steps, out, render)):
+        _check_names(out, render)
+        others = (env, env_config, steps, out, render, config)
+        if compare and any(value is not None for value in others):
             raise UserError("--compare takes --episodes only; run it by itself")
         settings = parse_mapping(config, option="--config")
         made_with = parse_mapping(env_config, option="--env-config")
-        agent = _load(checkpoint, algo, verbose)
+        with waiting("reading the checkpoint"):
+            agent = _load(checkpoint, algo, verbose)
         if episodes is None and steps is None:
             episodes = _DEFAULT_EPISODES
         if compare:
-            _print_comparison(agent, episodes or _DEFAULT_EPISODES)
+            with waiting("playing in both"):
+                text = _comparison(agent, episodes or _DEFAULT_EPISODES)
+            typer.echo(text)
             return
         typer.echo(f"{agent.algorithm} from {agent.path} in {env or agent.env}")
         played = agent.play(
@@ -110,11 +116,11 @@ def _load(path: Path, algo: str | None, verbose: bool) -> "Agent":
     return agent
 
 
-def _print_comparison(agent: "Agent", episodes: int) -> None:
+def _comparison(agent: "Agent", episodes: int) -> str:
     from rllib_offset.compare import compare
 
     try:
-        typer.echo(str(compare(agent.path, episodes=episodes)))
+        return str(compare(agent.path, episodes=episodes))
     except ValueError as error:
         raise UserError(str(error)) from error
     except KeyError as error:
@@ -123,9 +129,15 @@ def _print_comparison(agent: "Agent", episodes: int) -> None:
         ) from error
 
 
-def _check_suffix(out: Path | None) -> None:
+def _check_names(out: Path | None, render: Path | None) -> None:
     if out is not None and out.suffix not in (".parquet", ".jsonl"):
         raise UserError(f"--out must end in .parquet or .jsonl, got {out}")
+    if render is None:
+        return
+    if render.suffix not in ("", ".gif", ".mp4"):
+        raise UserError(f"--render must end in .mp4 or .gif, or name a folder, got {render}")
+    if render.suffix == ".mp4" and find_spec("av") is None:
+        raise UserError(f"--render {render} needs `pip install av`; a .gif file needs nothing")
 
 
 def _print_episode(number: int, episode: "PlayedEpisode") -> None:

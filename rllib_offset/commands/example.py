@@ -1,6 +1,9 @@
 """``rllib example``: the tuned configurations that come with the package."""
 
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -55,9 +58,10 @@ def list_examples(
         }
         if not chosen:
             raise UserError(f"no example mentions {text!r}; `rllib example list` shows all")
-    width = max(len(name) for name in chosen)
+    width = max(len(name) for name in chosen) + 2
     for name, description in chosen.items():
-        typer.echo(f"{name:<{width}}  {description}")
+        line = f"{name:<{width}}{description}"
+        typer.echo(_wrapped(line, indent=width) if sys.stdout.isatty() else line)
 
 
 def get_example(example_id: ExampleId) -> None:
@@ -108,6 +112,12 @@ def _path_of(example_id: str) -> Path:
     except ValueError as error:
         raise UserError(str(error)) from None
     return examples[example_id]
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """Break a line as the terminal would, but below its second column."""
+    columns = max(shutil.get_terminal_size().columns, 2 * indent)
+    return textwrap.fill(line, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _description(path: Path) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from rllib_offset.console import waiting
 from rllib_offset.user_errors import UserError, user_errors
 
 __all__ = ["report"]
@@ -30,7 +31,7 @@ def report(
     from rllib_offset.report import write_report
     from rllib_offset.results import ResultsError
 
-    with user_errors():
+    with user_errors(), waiting("drawing"):
         try:
             page = write_report(folder.expanduser(), out)
         except ResultsError as error:

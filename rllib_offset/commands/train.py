@@ -7,6 +7,7 @@ import typer
 
 from rllib_offset import old_spellings
 from rllib_offset.commands import options as given
+from rllib_offset.commands.verbs import show_notes
 from rllib_offset.experiments import (
     Experiments,
     Overrides,
@@ -146,7 +147,7 @@ def train_file(
     )
     with user_errors():
         experiments, notes = load_experiments(path)
-        _show_notes(notes)
+        show_notes(notes)
         launch(
             experiments,
             overrides,
@@ -167,9 +168,11 @@ def launch(
         ignored = [name for name in _IGNORED_ON_RESUME if getattr(overrides, name)]
         if ignored:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-            _show_notes([f"--resume continues the run as it was started; {names} is not read"])
+            show_notes([f"--resume continues the run as it was started; {names} is not read"])
     experiments, notes = apply_overrides(experiments, overrides)
-    _show_notes(notes)
+    if not all(spec.get("stop") or spec.get("time_budget_s") for spec in experiments.values()):
+        notes.append("no `stop`: it trains until you press Ctrl-C")
+    show_notes(notes)
     run_experiments(experiments, cluster, search)
 
 
@@ -183,13 +186,8 @@ def _search(scheduler: str, scheduler_config: str | None, resume: bool) -> Searc
     arguments = parse_mapping(scheduler_config, option="--scheduler-config")
     if arguments and isinstance(arguments.get("metric"), str):
         arguments["metric"], notes = old_spellings.translate_metric(arguments["metric"])
-        _show_notes(notes)
+        show_notes(notes)
     return Search(scheduler=scheduler, scheduler_config=arguments, resume=resume)
-
-
-def _show_notes(notes: list[str]) -> None:
-    for note in notes:
-        typer.echo(f"Note: {note}", err=True)
 
 
 def _refuse_options_before_file(context: typer.Context) -> None:
