@@ -154,6 +154,8 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         if up_to is None and lag is not None:
             up_to = self.version - lag
         with self.metrics.log_time((metrics.SLOW, metrics.REPLAY_WAIT_S), reduce="mean", window=1):
+            if has_env(self.env_runner):
+                self.env_runner.await_acknowledgements()
             labels = self._gather_or_save(up_to)
         self.ledger.enter(labels)
         for result in labels:
@@ -221,14 +223,17 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             request_kind="resync" if residual else "trajectory",
             records_states=self.label_level == "trajectory" and self.facts.state_dim > 0,
         )
-        reference = ray.put(broadcast)
         timer = (TIMERS, metrics.OFFSET_BROADCAST_TIMER)
         with self.metrics.log_time(timer, reduce="mean", window=1):
-            self.env_runner_group.foreach_env_runner(
-                lambda runner: runner.set_offset(ray.get(reference)),
-                remote_worker_ids=remote_worker_ids,
-                local_env_runner=remote_worker_ids is None and has_env(self.env_runner),
-            )
+            if remote_worker_ids is None and has_env(self.env_runner):
+                self.env_runner.set_offset(broadcast)
+            if self.env_runner_group.num_remote_workers():
+                reference = ray.put(broadcast)
+                self.env_runner_group.foreach_env_runner(
+                    lambda runner: runner.set_offset(ray.get(reference)),
+                    remote_worker_ids=remote_worker_ids,
+                    local_env_runner=False,
+                )
 
     @override(OffsetStateMixin)
     def start_estimator(self, *, residual: bool) -> None:

@@ -85,10 +85,10 @@ class OffsetCallback(ScoreCallback):
 
     @override(RLlibCallback)
     def on_sample_end(self, *, env_runner: Any, **kwargs: Any) -> None:
-        """Ask for the steps picked during the sample, and wait until every request is queued."""
+        """Ask for the steps picked during the sample, and see that every request is queued."""
         if isinstance(env_runner, OffsetEnvRunner) and env_runner.may_ask_for_labels:
             env_runner.request_steps()
-            env_runner.await_acknowledgements()
+            env_runner.hand_in()
 
     @override(RLlibCallback)
     def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:

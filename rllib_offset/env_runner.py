@@ -80,6 +80,7 @@ class OffsetEnvRunner(SeededEnvRunner):
     @override(SeededEnvRunner)
     def make_env(self) -> None:
         super().make_env()
+        self._requests: list[ReplayRequest] = []  # not handed in yet
         self._acknowledgements: list[ray.ObjectRef[int]] = []
         self._picker = StepPicker.none()
         self._states = np.zeros((self.num_envs, 0))
@@ -107,7 +108,7 @@ class OffsetEnvRunner(SeededEnvRunner):
         if self._allowance is not None:
             num_steps = min(num_steps, self._allowance)
         if num_steps and falls_on(trajectory.ordinal, offset.replay_fraction, self._phase):
-            self._submit(
+            self._request(
                 ReplayRequest(
                     key=self._label_key(trajectory.ordinal),
                     kind=offset.request_kind,
@@ -129,7 +130,7 @@ class OffsetEnvRunner(SeededEnvRunner):
         chunk = self.offset.steps_per_request
         for first in range(0, len(steps[REWARD]), chunk):
             part = slice_columns(steps, slice(first, first + chunk))
-            self._submit(
+            self._request(
                 ReplayRequest(
                     key=self._label_key(_STEPS, first),
                     kind="steps",
@@ -139,8 +140,18 @@ class OffsetEnvRunner(SeededEnvRunner):
                 )
             )
 
+    def hand_in(self) -> None:
+        """Hand in the requests that are left, and see that the driver's gather misses none.
+
+        A runner in the driver's process leaves the waiting to the driver, which updates the policy
+        first.
+        """
+        self._submit()
+        if self.worker_index:
+            self.await_acknowledgements()
+
     def await_acknowledgements(self) -> None:
-        """Wait until every request is queued, so that the driver's gather misses none."""
+        """Wait until every request is queued."""
         acknowledgements, self._acknowledgements = self._acknowledgements, []
         ray.get(acknowledgements)
 
@@ -161,13 +172,19 @@ class OffsetEnvRunner(SeededEnvRunner):
         assert self.offset is not None
         return (self.offset.version, self.worker_index or 0, self._ordinal, *words)
 
-    def _submit(self, request: ReplayRequest) -> None:
-        """Hand a label request to the coordinator, without waiting."""
-        assert self.offset is not None
-        assert self.offset.coordinator is not None
+    def _request(self, request: ReplayRequest) -> None:
         if self._allowance is not None:
             self._allowance -= len(request)
-        self._acknowledgements.append(self.offset.coordinator.submit.remote([request]))
+        self._requests.append(request)
+
+    def _submit(self) -> None:
+        """Hand label requests to the coordinator, those made together in one call; never waits."""
+        if not self._requests:
+            return
+        assert self.offset is not None
+        assert self.offset.coordinator is not None
+        requests, self._requests = self._requests, []
+        self._acknowledgements.append(self.offset.coordinator.submit.remote(requests))
 
     @override(SeededEnvRunner)
     def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
@@ -219,6 +236,7 @@ class OffsetEnvRunner(SeededEnvRunner):
 
     @override(SeededEnvRunner)
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
+        self._submit()
         if self._records_states or self._picker.wants(running):
             self._states = get_simulator_states(self.env)
         if self._records_states:

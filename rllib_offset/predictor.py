@@ -120,9 +120,11 @@ class OffsetPredictor(nn.Module):
 
     def normalized(self, x: Tensor) -> Tensor:
         """Apply the networks alone, to normalised inputs per member: ``(M, B, D) -> (M, B, K)``."""
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+        # iterated, not sliced: a slice of a ParameterList is a new one, which takes longer to make
+        *hidden, (last_weight, last_bias) = zip(self.weights, self.biases, strict=True)
+        for weight, bias in hidden:
             x = torch.relu(torch.baddbmm(bias, x, weight))
-        return torch.baddbmm(self.biases[-1], x, self.weights[-1])
+        return torch.baddbmm(last_bias, x, last_weight)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

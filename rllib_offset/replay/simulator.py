@@ -2,8 +2,8 @@
 
 import faulthandler
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -44,11 +44,12 @@ class Simulator:
         self.step_timeout_s = step_timeout_s
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self.time_s, self.num_steps = 0.0, 0
+        self.blame = _Blame(name)
+        self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
 
     def reset(self, seed: int | None) -> NDArray[np.float32]:
         """Reset, and return the observation."""
-        with self._call():
-            obs, _ = self.env.reset(seed=seed)
+        obs, _ = self._call(self.env.reset, seed=seed)
         _was_reset.add(self.env)
         return np.array(obs, np.float32)
 
@@ -59,53 +60,66 @@ class Simulator:
 
     def state(self) -> NDArray[np.float64]:
         """Return the simulator's state."""
-        with self.blame():
-            return get_simulator_state(self.env)
+        if self._state is None:
+            with self.blame:
+                self._state = get_simulator_state(self.env)
+        return self._state
 
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Put the simulator into a state."""
-        with self.blame():
+        self._state = None
+        with self.blame:
             set_simulator_state(self.env, state)
 
     def step(self, action: NDArray[Any]) -> tuple[Row, bool]:
         """Step, and return the row and whether the episode is over."""
         state = {STATE: self.state()} if self.can_get else {}
-        with self._call(), _ended_after(self.step_timeout_s):
+        with _NO_LIMIT if self.step_timeout_s is None else _ended_after(self.step_timeout_s):
             # the action is copied: a request stays as it is
-            obs, reward, terminated, truncated, info = self.env.step(action.copy())
+            obs, reward, terminated, truncated, info = self._call(self.env.step, action.copy())
         self.num_steps += 1
-        with self.blame():
+        with self.blame:
             row = _row(obs, reward, terminated, info) | state
             _check_shape("observation", row[OBS], self.env.observation_space.shape)
         if self.can_get:
             row[NEXT_STATE] = self.state()
         return row, bool(terminated or truncated)
 
-    @contextmanager
-    def _call(self) -> Iterator[None]:
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call into the simulator, timed; its state is another one afterwards."""
+        self._state = None
         start_s = time.perf_counter()
         try:
-            with self.blame():
-                yield
+            with self.blame:
+                return function(*args, **kwargs)
         finally:
             self.time_s += time.perf_counter() - start_s
 
-    @contextmanager
-    def blame(self) -> Iterator[None]:
-        """Say of whatever is raised within that this simulator raised it."""
-        try:
-            yield
-        except (Exception, SystemExit) as error:
+
+class _Blame:
+    """Says of whatever is raised within that this simulator raised it.
+
+    A class, as a generator costs more than a step of a fast simulator.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, Exception | SystemExit):
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SlowSimulatorError(f"the {self.name} simulator raised {what}") from error
+            raise SlowSimulatorError(f"the {self._name} simulator raised {what}") from error
+
+
+_NO_LIMIT = nullcontext()
 
 
 @contextmanager
-def _ended_after(timeout_s: float | None) -> Iterator[None]:
+def _ended_after(timeout_s: float) -> Iterator[None]:
     """End the process if the block hangs, wherever it does: no signal reaches foreign code."""
-    if timeout_s is None:
-        yield
-        return
     faulthandler.dump_traceback_later(timeout_s, exit=True)
     try:
         yield
@@ -120,8 +134,10 @@ def _check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) 
 
 def check_like(row: Row, other: Row) -> None:
     """Refuse a row that does not fit below those before it."""
-    for name in row.keys() & other.keys():
-        _check_shape(name, np.asarray(row[name]), np.shape(other[name]))
+    for name, value in row.items():
+        shape = getattr(other.get(name, value), "shape", ())
+        if getattr(value, "shape", ()) != shape:
+            raise ValueError(f"the {name} must have shape {shape}, got {np.shape(value)}")
 
 
 def _row(obs: Any, reward: Any, terminated: Any, info: dict[str, Any]) -> Row:

@@ -183,8 +183,9 @@ class _Log:
 
     def add(self, i: int, slow: Row, fast: Row | None, *, is_end: bool = True) -> None:
         """Take in a finished row; ``is_end`` says that the replay needs no row after it."""
-        with self._simulator.blame():
-            check_like(slow, self.slow[0] if self.slow else slow)
+        if self.slow:
+            with self._simulator.blame:
+                check_like(slow, self.slow[0])
         self.index.append(i)
         self.slow.append(slow)
         if fast is not None:
