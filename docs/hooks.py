@@ -33,6 +33,27 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
+def defaults() -> str:
+    """What A2C and the offset algorithms set otherwise than RLlib's base configuration."""
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+    from rllib_offset import A2CConfig, OffsetA2CConfig
+
+    base, ours, offset = (vars(cls()) for cls in (AlgorithmConfig, A2CConfig, OffsetA2CConfig))
+    sections = {name for name in offset if name not in ours}  # in the tables above
+    rows = ["| key | RLlib | `A2C` | `OffsetA2C` |", "|---|---|---|---|"]
+    for name in sorted(offset.keys() - sections - {"algo_class"}):
+        values = [_shown(values.get(name, "-")) for values in (base, ours, offset)]
+        if len(set(values)) > 1:
+            rows.append(f"| `{name.strip('_')}` | " + " | ".join(values) + " |")
+    return "\n".join(rows)
+
+
+def _shown(value: Any) -> str:
+    text = value.__name__ if isinstance(value, type) else repr(value)
+    return value if value == "-" else f"`{text}`"
+
+
 def _arguments(config: Any, section: str) -> Iterator[tuple[str, str, Any, str]]:
     method = getattr(config, section)
     meanings = _meanings(inspect.getdoc(method) or "")
@@ -121,4 +142,7 @@ def examples() -> str:
     return "\n".join(["| id | what it shows |", "|---|---|", *rows])
 
 
-TABLES = {table.__name__: table for table in (settings, environments, metrics, commands, examples)}
+TABLES = {
+    table.__name__: table
+    for table in (settings, defaults, environments, metrics, commands, examples)
+}

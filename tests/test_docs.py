@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,14 @@ def test_every_setting_is_explained(hooks):
     assert "| `num_replay_workers` | `num_replay_workers` | `1` | Ray actors" in table
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_defaults_are_those_of_the_code(hooks):
+    table = hooks.defaults()
+    assert "| `train_batch_size_per_learner` | `None` | `1000` | `1000` |" in table
+    assert "| `callbacks_class` | `RLlibCallback` | `ScoreCallback` | `OffsetCallback` |" in table
+    assert "num_replay_workers" not in table
+
+
 def test_every_metric_is_in_its_table(hooks):
     assert "| `holdout_mae` |" in hooks.metrics()
 
@@ -52,6 +61,35 @@ def test_every_verb_is_in_the_reference(hooks):
     verbs = {command.name for command in app.registered_commands}
     text = hooks.commands()
     assert not [verb for verb in verbs if f"## rllib {verb}\n" not in text]
+
+
+def commands_in(text):
+    """Every `rllib ...` line of the shell blocks of a page, continued lines joined."""
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("rllib "):
+                yield line
+
+
+COMMANDS = [
+    pytest.param(line, id=f"{page.name}: {line[:60]}")
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for line in commands_in(page.read_text())
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_in_the_pages_is_one_that_the_verbs_understand(line):
+    import typer
+
+    from rllib_offset.cli import app
+
+    command, (_, *words) = typer.main.get_command(app), shlex.split(line, comments=True)
+    context = None
+    while words and words[0] in getattr(command, "commands", {}):
+        context = command.make_context("rllib", [], parent=context, resilient_parsing=True)
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words, parent=context)  # raises for what it does not know
 
 
 @pytest.mark.slow
