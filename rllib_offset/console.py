@@ -60,17 +60,19 @@ def display() -> Iterator[Display]:
         BarColumn(),
         TaskProgressColumn(),  # empty as long as there is no total
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[left]}"),
         TimeRemainingColumn(),
     )
     console = Console(highlight=False, markup=False)
     # long window: an iteration may take minutes
     with Progress(*columns, console=console, speed_estimate_period=600.0) as bar:
-        task = bar.add_task("training", total=None)
-        yield Display(
-            lambda text: bar.console.print(text, soft_wrap=True),
-            lambda fraction: bar.update(task, completed=fraction, total=1.0 if fraction else None),
-        )
+        task = bar.add_task("training", total=None, left="")
+
+        def show(fraction: float) -> None:
+            if fraction:
+                bar.update(task, completed=fraction, total=1.0, left="left")
+
+        yield Display(lambda text: bar.console.print(text, soft_wrap=True), show)
 
 
 def show_next_commands(commands: Sequence[tuple[str, str]]) -> None:

@@ -34,6 +34,9 @@ __all__ = [
 _SCHEDULERS = {"asha": "async_hyperband", "population_based_training": "pbt"}
 _METRIC = "env_runners/episode_return_mean"
 
+_INTERRUPTED = "Interrupted; the same command with --resume goes on from the last checkpoints."
+_INTERRUPTED_UNSAVED = "Interrupted before anything was saved."
+
 NOISY_LOGGERS = ("ray", "ray.tune", "ray.rllib", "ray.train")
 
 
@@ -192,6 +195,7 @@ def _tune(
     from ray import tune
 
     from rllib_offset.experiment_storage import StoredExperiments
+    from rllib_offset.interruption import SavedInterruption
     from rllib_offset.reporting import StatusLines
 
     with display() as shown:
@@ -201,7 +205,11 @@ def _tune(
         analysis = tune.run(
             prepared,
             scheduler=scheduler,
-            callbacks=[StoredExperiments(prepared, resumes=resume), status],
+            callbacks=[
+                StoredExperiments(prepared, resumes=resume),
+                status,
+                SavedInterruption(shown.line),
+            ],
             resume_config=_resume_config() if resume else None,
             verbose=min(verbosity + 1, 3) if verbosity else 0,
             raise_on_failed_trial=False,
@@ -233,8 +241,5 @@ def _finish(trials: "list[Trial]", status: "StatusLines") -> None:
     if any(trial.status == Trial.ERROR for trial in trials):
         raise typer.Exit(EXIT_FAILED)
     if not all(status.report_of(trial).is_complete for trial in trials):
-        typer.echo(
-            "Interrupted; the same command with --resume goes on from the last checkpoints.",
-            err=True,
-        )
+        typer.echo(_INTERRUPTED if best else _INTERRUPTED_UNSAVED, err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -38,6 +38,7 @@ FLOORS = (
         "experiment_checks",
         "experiment_storage",
         "experiments",
+        "interruption",
         "launch",
         "page_figure",
         "paper",

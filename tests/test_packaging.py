@@ -1,5 +1,6 @@
 """What is built holds everything, and works where the repository is not."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -43,6 +44,26 @@ def test_the_wheel_holds_the_examples_and_the_types(built):
     assert configs_in(names, "rllib_offset/tuned_configs") == TUNED_CONFIGS
     assert "rllib_offset/py.typed" in names
     assert not [name for name in names if name.startswith(("tests", "docs", "examples"))]
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_a_misspelt_argument(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "mine.py").write_text(
+        "from rllib_offset import OffsetA2CConfig\n"
+        "config = OffsetA2CConfig().environment('x').slow_simulator(num_replay_workers=3)\n"
+        "config.labels(level='sample').offset(ensemble_size=2)\n"
+        "config.slow_simulator(num_replay_worker=3)\n"
+        "config.labels(level='samples')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "mine.py"]
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    errors = [line for line in finished.stdout.splitlines() if ": error: " in line]
+    assert [line.split(":")[:2] for line in errors] == [["mine.py", "4"], ["mine.py", "5"]]
+    assert "num_replay_workers" in errors[0]
 
 
 @pytest.mark.slow
