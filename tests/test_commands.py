@@ -60,6 +60,22 @@ def test_help_is_quick_and_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("rllib ev", ["evaluate"]),
+        ("rllib train file --checkpoint-f", ["--checkpoint-freq"]),
+        ("rllib train --algo Off", ["OffsetA2C", "OffsetPPO"]),
+        ("rllib example run de", ["demo"]),
+    ],
+)
+def test_a_shell_completes_verbs_options_and_names(words, expected):
+    environment = {"_RLLIB_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    environment["COMP_CWORD"] = str(len(words.split()) - 1)
+    result = CliRunner().invoke(cli.app, [], prog_name="rllib", env=environment)
+    assert result.stdout.split() == expected
+
+
 def test_the_version_is_told():
     assert run("--version").output.startswith("rllib-offset ")
 

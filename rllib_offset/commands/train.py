@@ -21,7 +21,13 @@ from rllib_offset.user_errors import UserError, user_errors
 
 __all__ = ["launch", "train", "train_file"]
 
+# What a shell completes, without importing Ray; any other algorithm that RLlib has can be typed.
+_ALGORITHMS = ("OffsetA2C", "OffsetPPO", "A2C", "PPO", "APPO", "IMPALA", "SAC", "DQN", "CQL", "BC")
 _IGNORED_ON_RESUME = ("stop", "config", "settings", "num_samples", "restore")
+
+
+def _complete_algorithm(incomplete: str) -> list[str]:
+    return [name for name in _ALGORITHMS if name.startswith(incomplete)]
 
 
 def train(
@@ -35,6 +41,7 @@ def train(
             "-r",
             metavar="NAME",
             help="OffsetA2C, OffsetPPO, A2C, PPO, SAC, ...",
+            autocompletion=_complete_algorithm,
         ),
     ] = None,
     env: Annotated[
