@@ -15,7 +15,7 @@ help:
 	@echo "make lint      ruff check, ruff format --check, mypy --strict"
 	@echo "make docs      build/site: tutorial, how-to, reference; opens without a network"
 	@echo "make paper     the paper's experiments, 5 seeds, under an hour on 2 cores; writes docs/paper.html"
-	@echo "make bench     time per iteration of the tuned configs"
+	@echo "make bench     short forms of the speed benchmarks, about 4 minutes; docs/performance.md"
 
 install: $(INSTALLED)
 
@@ -38,7 +38,12 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/iteration_time.py
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[sb3]"
+	$(BIN)/python benchmarks/throughput.py --rounds 3 --batches 5
+	$(BIN)/python benchmarks/sampler.py --rounds 2 --lanes 8 128
+	$(BIN)/python benchmarks/parallel.py sleep --workers 0 8 --steps 800
+	$(BIN)/python benchmarks/startup.py --repeats 1 --workers 8
+	$(BIN)/python benchmarks/memory.py --iterations 1000 --labels 100000
 
 paper: $(INSTALLED)  # interrupted, it goes on where it was
 	$(BIN)/rllib paper --seeds 5 --out build/paper

@@ -1,5 +1,6 @@
 """Environments that only the benchmarks need."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,22 @@ class LimitedPointMass(PointMassEnv):
         self._num_steps += 1
         obs, reward, terminated, _, info = super().step(action)
         return obs, reward, terminated, self._num_steps >= EPISODE_STEPS, info
+
+
+class BusyPointMass(PointMassEnv):
+    """A simulator that computes: each step keeps its core busy for ``busy_s`` seconds."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(**{name: value for name, value in config.items() if name != "busy_s"})
+        self._busy_s = float(config["busy_s"])
+
+    def step(self, action: Any) -> Any:
+        """Push the point, and burn CPU time (not wall time: a core that is shared takes longer)."""
+        end_s = time.thread_time() + self._busy_s
+        result = super().step(action)
+        while time.thread_time() < end_s:
+            pass
+        return result
 
 
 class BlindPointMass(LimitedPointMass):

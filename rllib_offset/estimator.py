@@ -48,7 +48,7 @@ class OffsetEstimator:
         self._reader = reader
         self._reward_range = (np.inf, -np.inf)
         self._num_groups = 0
-        self._held: set[int] = set()
+        self._held = np.zeros(0, np.uint64)  # sorted
         self._latest_rewards: list[float] = []
         self._latest_inside: list[NDArray[np.bool_]] = []
 
@@ -60,7 +60,7 @@ class OffsetEstimator:
     @property
     def held_labels(self) -> NDArray[np.uint64]:
         """Sorted hashes of the single steps labelled so far, so that none is bought twice."""
-        return np.array(sorted(self._held), np.uint64)
+        return self._held
 
     def add(self, results: list[ReplayResult]) -> NDArray[np.float64]:
         """Take in labels.
@@ -80,12 +80,15 @@ class OffsetEstimator:
         groups = self._num_groups + (np.arange(num_rows) if is_steps else np.zeros(num_rows, int))
         self._num_groups = int(groups[-1]) + 1
         if is_steps:
-            self._held.update(label_hashes(*self.layout.identity(fast, self._reader)).tolist())
+            self._held = _merged(
+                self._held, label_hashes(*self.layout.identity(fast, self._reader))
+            )
         features = self.layout.features(fast, self._reader)
         offsets = self.layout.offsets(slow, fast)
-        errors = self._errors(features, offsets)
-        self._latest_inside.append(~self.trainer.is_outside(features))
-        self.trainer.add(features, offsets, groups)
+        predicted = self.trainer.numpy_predictor().predict(features)
+        errors = self._errors(offsets, predicted[0])
+        self._latest_inside.append(~self.trainer.is_outside(features, predicted=predicted))
+        self.trainer.add(features, offsets, groups, predicted=predicted)
         low, high = self._reward_range
         rewards = slow[REWARD]
         self._reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
@@ -93,18 +96,17 @@ class OffsetEstimator:
         return errors
 
     def _errors(
-        self, features: NDArray[np.float32], offsets: NDArray[np.float32]
+        self, offsets: NDArray[np.float32], predicted: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         if not self.trainer.is_fitted:
-            return np.full(len(features), np.nan)
-        predicted, _ = self.trainer.numpy_predictor().predict(features)
+            return np.full(len(offsets), np.nan)
         weighted = np.nan_to_num(offsets - predicted) * self.trainer.spread_weights
         return np.asarray(np.linalg.norm(weighted, axis=1), np.float64)
 
     def drop_stale(self, num_kept: int) -> None:
         """Forget all labels but the latest ``num_kept``, those of the latest :meth:`add`."""
         self.trainer.drop_before(self.trainer.buffer.num_added - num_kept)
-        self._held.clear()
+        self._held = np.zeros(0, np.uint64)
         rewards = self._latest_rewards
         self._reward_range = (min(rewards, default=np.inf), max(rewards, default=-np.inf))
 
@@ -151,7 +153,14 @@ class OffsetEstimator:
         low, high = state["reward_range"]
         self._reward_range = (float(low), float(high))
         self._num_groups = int(state["num_groups"])
-        self._held = set(state["held_labels"].tolist())
+        self._held = np.array(state["held_labels"], np.uint64)
+
+
+def _merged(held: NDArray[np.uint64], new: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the sorted union of a sorted array, which may be long, and of a few values."""
+    places = np.searchsorted(held, new)
+    fresh = np.setdiff1d(new, held[places[places < len(held)]])
+    return np.insert(held, np.searchsorted(held, fresh), fresh)
 
 
 def _valid(result: ReplayResult) -> tuple[Columns, Columns] | None:

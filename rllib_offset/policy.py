@@ -111,7 +111,8 @@ def _layers_of(module: Any) -> list[Layer] | None:
 def _bare(layer: nn.Module) -> Layer:
     """Return a layer without the hooks and look-ups of a module's call."""
     if type(layer) is nn.Linear:
-        return partial(nn.functional.linear, weight=layer.weight, bias=layer.bias)
+        weight, bias = layer.weight, layer.bias
+        return lambda rows: nn.functional.linear(rows, weight, bias)
     return layer.forward
 
 

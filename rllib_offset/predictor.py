@@ -40,6 +40,7 @@ _STATE_FILE = "offset_trainer.npz"
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Prediction = tuple[Float32Array, Float32Array]  # mean and spread, each (B, K)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
@@ -307,7 +308,12 @@ class OffsetTrainer:
         return self.version > 0
 
     def add(
-        self, inputs: ArrayLike, offsets: ArrayLike, groups: ArrayLike | None = None
+        self,
+        inputs: ArrayLike,
+        offsets: ArrayLike,
+        groups: ArrayLike | None = None,
+        *,
+        predicted: Prediction | None = None,
     ) -> Float64Array:
         """Take in labels, as :meth:`PairedBuffer.add` does, to be fitted by the next ``fit``.
 
@@ -315,6 +321,7 @@ class OffsetTrainer:
             inputs: ``(N, D)``, finite.
             offsets: ``(N, K)``, slow minus fast; NaN where a target was not measured.
             groups: ``(N,)`` integers, e.g. one per trajectory; a group is held out whole.
+            predicted: What the present predictor says of the inputs, if that is known already.
 
         Returns:
             ``(K,)``, mean absolute error of the present predictor on these labels, which it has
@@ -323,7 +330,7 @@ class OffsetTrainer:
         held_out = self.buffer.add(inputs, offsets, groups)
         if not self.is_fitted or not len(held_out):
             return np.full(self.buffer.output_dim, np.nan)
-        mean, spread = self._numpy.predict(inputs)
+        mean, spread = predicted or self._numpy.predict(inputs)
         error = np.abs(np.asarray(offsets, np.float32) - mean)
         self._record(error / self._at_least_floor(spread), held_out)
         return _nanmean(error)
@@ -388,12 +395,12 @@ class OffsetTrainer:
         scale = self.predictor.output_scale.numpy().astype(np.float64) * math.sqrt(active.sum())
         return np.divide(1.0, scale, out=np.zeros_like(scale), where=active)
 
-    def is_outside(self, inputs: ArrayLike) -> BoolArray:
+    def is_outside(self, inputs: ArrayLike, *, predicted: Prediction | None = None) -> BoolArray:
         """Return which rows lie outside of the labelled region: ``(B, D) -> (B,)``.
 
-        Before the first fit, all of them.
+        Before the first fit, all of them. ``predicted`` is as in :meth:`add`.
         """
-        _, spread = self._numpy.predict(inputs)
+        _, spread = predicted or self._numpy.predict(inputs)
         if not self.is_fitted:
             return np.ones(len(spread), np.bool_)
         return np.asarray(self._relative_spread(inputs, spread) > self.flag_threshold)

@@ -1,0 +1,118 @@
+"""Environment steps per second of whole trainings, against Stable-Baselines3 A2C and RLlib's PPO.
+
+All train on PointMass, batches of 1000 steps from 10 environments side by side, networks of two
+layers of 64. Rounds alternate: every trainer trains for a few batches, then the next one, so that
+a slow moment of the machine hits all of them. Prints steps per second, the ratio to each peer, and
+where an iteration's time goes.
+
+Command: python benchmarks/throughput.py [--rounds 7] [--batches 10]
+Needs: pip install 'rllib-offset[sb3]'
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import gymnasium as gym
+import torch
+from measuring import FAST, SLOW, Spread, keep, machine, rounds_of, start_ray
+from phases import PARTS, clocked
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.ppo import PPOConfig
+from stable_baselines3 import A2C as SB3A2C
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from rllib_offset import A2CConfig, OffsetA2CConfig
+
+BATCH, LANES = 1000, 10
+_WARM_UP = 5  # batches
+SB3, PPO = "Stable-Baselines3 A2C", "RLlib PPO, one epoch"
+
+
+def trainers() -> dict[str, Callable[[], Any]]:
+    """Each trains one batch when called."""
+    return {
+        SB3: sb3_a2c(),
+        PPO: rllib_ppo().train,
+        "A2C": A2CConfig().environment(SLOW).debugging(seed=0).build_algo().train,
+        "OffsetA2C, single steps": offset("sample", workers=1).train,
+        "OffsetA2C, trajectories in process": offset("trajectory", workers=0).train,
+        "OffsetA2C, trajectories by 2 workers": offset("trajectory", workers=2).train,
+    }
+
+
+def sb3_a2c() -> Callable[[], Any]:
+    """A2C with batches of the same size; its defaults otherwise."""
+    envs = DummyVecEnv([lambda: gym.make(SLOW)] * LANES)
+    model = SB3A2C("MlpPolicy", envs, n_steps=BATCH // LANES, device="cpu", seed=0)
+    return lambda: model.learn(BATCH, reset_num_timesteps=False)
+
+
+def rllib_ppo() -> Algorithm:
+    """PPO with RLlib's own runner and one pass over the batch."""
+    config = PPOConfig().environment(SLOW).debugging(seed=0)
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=LANES)
+    config.training(train_batch_size_per_learner=BATCH, num_epochs=1, minibatch_size=BATCH)
+    config.rl_module(model_config={"fcnet_hiddens": [64, 64], "vf_share_layers": False})
+    return config.build_algo()
+
+
+def offset(level: str, workers: int) -> Algorithm:
+    """The whole pipeline: labels trickle in (single steps), or every trajectory is replayed."""
+    config = OffsetA2CConfig().environment(FAST).debugging(seed=0)
+    config.slow_simulator(env=SLOW, num_replay_workers=workers)
+    config.labels(level=level, initial=50, per_iteration=1, replay_fraction=1.0)
+    return config.build_algo()
+
+
+def breakdown_ms(algorithm: Algorithm, batches: int) -> dict[str, float]:
+    """Milliseconds per iteration and part, after a few iterations to warm up."""
+    for _ in range(_WARM_UP):
+        algorithm.train()
+    with clocked() as clock:
+        for _ in range(batches):
+            algorithm.train()
+    return {part: 1e3 * clock.seconds[part] / batches for part in PARTS}
+
+
+def compare(rounds: int, batches: int) -> dict[str, list[float]]:
+    """Steps per second of each trainer, round by round."""
+    trained = {
+        name: lambda train=train: [train() for _ in range(batches)]
+        for name, train in trainers().items()
+    }
+    rounds_of(trained, 1)  # the first fit and the first batches warm up
+    times = rounds_of(trained, rounds)
+    return {name: [BATCH * batches / s for s in spent] for name, spent in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=10)
+    options = parser.parse_args()
+    start_ray(num_cpus=8)
+    torch.set_num_threads(1)  # for the peers; on networks of this size two are slower
+    print(machine())
+    speeds = compare(options.rounds, options.batches)
+    print(f"{'':<38}{'steps/s':>9}{'x SB3 A2C':>24}{'x RLlib PPO':>24}")
+    for name, speed in speeds.items():
+        to_sb3, to_ppo = (Spread.of_ratios(speed, speeds[peer]) for peer in (SB3, PPO))
+        print(f"{name:<38}{Spread.of(speed).median:>9,.0f}{to_sb3:>24.2f}{to_ppo:>24.2f}")
+    parts = {
+        "single steps": breakdown_ms(offset("sample", workers=1), 5 * options.batches),
+        "in process": breakdown_ms(offset("trajectory", workers=0), options.batches),
+        "2 workers": breakdown_ms(offset("trajectory", workers=2), options.batches),
+    }
+    print(f"\n{'milliseconds per iteration':<38}" + "".join(f"{name:>15}" for name in parts))
+    for part in PARTS:
+        print(f"{part:<38}" + "".join(f"{table[part]:>15.2f}" for table in parts.values()))
+    sums = {name: sum(table.values()) for name, table in parts.items()}
+    print(f"{'sum':<38}" + "".join(f"{value:>15.2f}" for value in sums.values()))
+    spreads = {name: asdict(Spread.of(speed)) for name, speed in speeds.items()}
+    keep("throughput", {"steps_per_s": spreads, "breakdown_ms": parts})
+
+
+if __name__ == "__main__":
+    main()
