@@ -372,7 +372,7 @@ def test_an_episode_ends_where_the_corrected_measurement_says_so(bias):
     config.offset(inputs=("time",), targets=("measurement",))
     layout = config.offset_estimator(probe_pair(config.pair())).layout
     always_bias: Any = SimpleNamespace(
-        predict=lambda x: (np.full((len(x), 1), bias), np.zeros((len(x), 1)))
+        predict=lambda x: (np.full((len(x), 1), bias), np.zeros((len(x), 1))), labelled=None
     )
     runner = make_runner(config)
     runner.set_offset(OffsetBroadcast(version=1, correction=OffsetCorrection(layout, always_bias)))
