@@ -42,6 +42,7 @@ from rllib_offset.offset_state import OffsetStateMixin, label_store_of, run_name
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.predictor import torch_threads
+from rllib_offset.ray_version import check_ray_version
 from rllib_offset.replay.client import SlowReplay
 from rllib_offset.replay.requests import ReplayResult, steps_per_call
 from rllib_offset.replay.resync import resynchronised
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+check_ray_version()
 
 
 class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm):
@@ -238,12 +240,6 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     @override(OffsetStateMixin)
     def start_estimator(self, *, residual: bool) -> None:
         """Begin with an estimator that has learned nothing yet, for one of the two modes."""
-        if residual and self.facts.level < 2:
-            raise ValueError(
-                f"the one-step residual needs a pair of level 2, this one has level "
-                f"{self.facts.level}; add `get_simulator_state` and `set_simulator_state` to both "
-                "environments, or use dynamics='same'"
-            )
         self.estimator = self.config.offset_estimator(self.facts, residual=residual)
 
     def _decide_on_dynamics(self, labels: list[ReplayResult]) -> list[ReplayResult]:

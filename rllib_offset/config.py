@@ -344,7 +344,17 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         )
 
     def offset_estimator(self, facts: PairFacts, *, residual: bool = False) -> OffsetEstimator:
-        """Return an estimator with nothing learned yet."""
+        """Return an estimator with nothing learned yet.
+
+        Raises:
+            ValueError: If the pair does not offer what the mode, or a name in the layout, needs.
+        """
+        if residual and facts.level < 2:
+            raise ValueError(
+                f"the one-step residual needs a pair of level 2, this one has level "
+                f"{facts.level}; add `get_simulator_state` and `set_simulator_state` to both "
+                "environments, or use offset_dynamics='same'"
+            )
         layout = self.offset_layout(facts, residual=residual)
         default_steps = 4 if self.resolved_label_level(facts) == "sample" else 20
         trainer = OffsetTrainer(

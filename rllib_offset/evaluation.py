@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_offset.checkpoint_checks import UNREADABLE
 from rllib_offset.pair import make_env
 from rllib_offset.played_episodes import PlayedEpisode
 from rllib_offset.user_errors import UserError, one_line
@@ -142,9 +143,9 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         UserError: If there is none, or the folder holds several trials.
     """
-    path = path.expanduser().resolve()
-    if not path.is_dir():
+    if not path.expanduser().is_dir():
         raise UserError(f"no such checkpoint: {path}")
+    path = path.expanduser().resolve()
     if (path / _CLASS_FILE).is_file():
         return path
     found = sorted(path.glob("checkpoint_*")) or sorted(path.glob("*/checkpoint_*"))
@@ -174,7 +175,7 @@ def load_agent(path: Path) -> Agent:
         content = pickle.loads((path / _CLASS_FILE).read_bytes())
         (state, *_), _ = content["ctor_args_and_kwargs"]
         config = _evaluation_config(state)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
+    except UNREADABLE as error:
         raise UserError(f"cannot read the checkpoint {path}: {one_line(error)}") from error
     if not (path / _MODULE).is_dir():
         raise UserError(f"{path} holds no single agent, which is all that is evaluated here")

@@ -10,7 +10,10 @@ from typing import Any
 
 import typer
 
+from rllib_offset.checkpoint_checks import check_checkpoint
 from rllib_offset.config_keys import check_config_keys, check_name, translate_keys
+from rllib_offset.folder_checks import check_writable
+from rllib_offset.ray_version import check_ray_version
 from rllib_offset.user_errors import UserError, one_line
 
 __all__ = ["check_resources", "prepare_experiment", "with_samplers"]
@@ -56,17 +59,22 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
             for key in ("env", "slow_env"):
                 _check_environment(config.get(key))
             default.update_from_dict(config).validate()
+            _check_simulators(default)
+            _check_files(spec, algorithm, default)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"experiment {name!r}: {one_line(error)}") from error
 
 
-def check_resources(name: str, spec: dict[str, Any], available: Mapping[str, float]) -> None:
+def check_resources(
+    name: str, spec: dict[str, Any], available: Mapping[str, float], *, unknown: float = 0.0
+) -> None:
     """Refuse what Tune would wait for ever for: resources that the cluster does not have.
 
     Args:
         name: Of the experiment.
         spec: The experiment, prepared.
         available: What the cluster has, as ``ray.cluster_resources()`` tells it.
+        unknown: How much there is of what is not listed.
 
     Raises:
         UserError: If a trial needs more.
@@ -78,15 +86,20 @@ def check_resources(name: str, spec: dict[str, Any], available: Mapping[str, flo
         except ValueError as error:
             raise UserError(one_line(error)) from error
         for resource, amount in request.required_resources.items():
-            if amount > available.get(resource, 0.0) and not config.get("wait_for_cpus"):
+            found = available.get(resource, unknown)
+            if amount > found and not config.get("wait_for_cpus"):
                 raise UserError(
-                    f"experiment {name!r} needs {amount:g} {resource}, but Ray has "
-                    f"{available.get(resource, 0.0):g}; use fewer num_env_runners or "
-                    f"num_replay_workers, or start Ray with more (--ray-num-cpus)"
+                    f"experiment {name!r} needs {amount:g} {resource}, but Ray has {found:g}; use "
+                    "fewer num_env_runners or num_replay_workers, or start Ray with more "
+                    "(--ray-num-cpus)"
                 )
 
 
 def _algorithm_class(experiment: str, run: Any) -> Any:
+    try:
+        check_ray_version()
+    except ImportError as error:
+        raise UserError(str(error)) from None
     import ray.rllib.algorithms.registry as registry
     from ray.tune.registry import get_trainable_cls
 
@@ -150,6 +163,28 @@ def _variants(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     for _, spec in islice(generate_variants({"config": config}), _MAX_CHECKED_VARIANTS):
         yield spec["config"]
+
+
+def _check_simulators(config: Any) -> None:
+    """Make both simulators once, and look at how they start; takes no slow step."""
+    if not hasattr(config, "offset_estimator"):
+        return
+    from rllib_offset.pair_check import problems_at_the_start
+    from rllib_offset.pair_facts import probe_pair
+
+    pair = config.pair()
+    if problems := problems_at_the_start(pair):
+        raise ValueError("; ".join(problems))
+    config.offset_estimator(probe_pair(pair), residual=config.offset_dynamics == "different")
+
+
+def _check_files(spec: Mapping[str, Any], algorithm: type, config: Any) -> None:
+    if spec.get("storage_path") is not None:
+        check_writable(str(spec["storage_path"]), "storage_path")
+    if getattr(config, "label_store", None) is not None:
+        check_writable(config.label_store, "label_store")
+    if spec.get("restore") is not None:
+        check_checkpoint(str(spec["restore"]), algorithm, config)
 
 
 def _check_environment(env: object) -> None:

@@ -1,6 +1,7 @@
 """Runs experiments with Tune: starts Ray, watches the trials, says how it went."""
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -84,9 +85,13 @@ def run_experiments(experiments: Experiments, cluster: Cluster, search: Search) 
     with waiting("checking the settings, starting Ray"):
         for name, spec in experiments.items():
             prepare_experiment(name, spec)
+            if cluster.address is None and cluster.num_cpus is not None:  # known before Ray starts
+                check_resources(name, spec, {"CPU": cluster.num_cpus}, unknown=math.inf)
         scheduler = _scheduler(search)
         start_ray(cluster)
         prepared = _prepare_for_tune(experiments)
+    if not all(spec.get("stop") or spec.get("time_budget_s") for spec in experiments.values()):
+        typer.echo("Note: no `stop`: it trains until you press Ctrl-C", err=True)
     trials, status = _tune(prepared, scheduler, search.resume, cluster.verbosity)
     _finish(trials, status)
 
@@ -182,9 +187,6 @@ def _with_absolute_paths(spec: dict[str, Any]) -> dict[str, Any]:
     path = result.get("storage_path")
     if path is not None and "://" not in str(path):
         result["storage_path"] = str(Path(path).expanduser().resolve())
-    restore = result.get("restore")
-    if restore is not None and not Path(restore).expanduser().is_dir():
-        raise UserError(f"--restore {restore}: no such folder; give one named checkpoint_...")
     return result
 
 

@@ -38,7 +38,7 @@ from rllib_offset.simulator_state import (
     state_divergence,
 )
 
-__all__ = ["check_pair"]
+__all__ = ["check_pair", "problems_at_the_start"]
 
 AnyEnv = gym.Env[Any, Any]
 
@@ -64,9 +64,22 @@ def check_pair(pair: EnvPair, *, seed: int = 0, steps: int = 20) -> PairReport:
     except SlowSimulatorError as error:
         check.problems.append(str(error))
     finally:
-        for env in check.envs.values():
-            env.close()  # type: ignore[no-untyped-call]
+        check.close()
     return check.report()
+
+
+def problems_at_the_start(pair: EnvPair, *, seed: int = 0) -> tuple[str, ...]:
+    """Return why a pair cannot be used, as far as it shows without a slow step."""
+    check = _Check(seed, steps=0)
+    try:
+        check.build(pair)
+        if not check.problems and check.have_equal_spaces():
+            check.start_alike()
+    except SlowSimulatorError as error:
+        check.problems.append(str(error))
+    finally:
+        check.close()
+    return tuple(check.problems)
 
 
 class _Check:
@@ -94,16 +107,21 @@ class _Check:
             slow_steps=self.slow_steps,
         )
 
+    def close(self) -> None:
+        for env in self.envs.values():
+            env.close()  # type: ignore[no-untyped-call]
+
     def run(self, pair: EnvPair) -> None:
-        self._build(pair)
-        if self.problems or not self._have_equal_spaces():
+        self.build(pair)
+        if self.problems or not self.have_equal_spaces():
             return
-        self._start_alike()
+        self.start_alike()
         requests, slow = self._slow_episodes()
         fast = [self._replay("fast", request) for request in requests]
         episodes = {"slow": slow, "fast": fast}
         steps = {name: concat_columns(parts) for name, parts in episodes.items()}
         for name in episodes:
+            self._is_finite(name, steps[name])
             again = [replace(request, key=(*request.key, 1)) for request in requests]
             repeated = concat_columns([self._replay(name, request) for request in again])
             self._repeats(name, steps[name], repeated)
@@ -116,14 +134,14 @@ class _Check:
         self.claims.append(Claim(name, holds, text))
         return holds
 
-    def _build(self, pair: EnvPair) -> None:
+    def build(self, pair: EnvPair) -> None:
         for name, make in (("fast", pair.make_fast), ("slow", pair.make_slow)):
             try:
                 self.envs[name] = make()
             except Exception as error:
                 self.problems.append(f"the {name} environment cannot be made: {_one_line(error)}")
 
-    def _have_equal_spaces(self) -> bool:
+    def have_equal_spaces(self) -> bool:
         fast, slow = self.envs["fast"], self.envs["slow"]
         # the bounds of observations may differ, as the rewards within them do
         if fast.observation_space.shape != slow.observation_space.shape:
@@ -136,8 +154,14 @@ class _Check:
         fast, slow = (getattr(self.envs[name], kind) for name in ("fast", "slow"))
         self.problems.append(f"both need the same `{kind}`, got fast {fast}, slow {slow}")
 
-    def _start_alike(self) -> None:
+    def start_alike(self) -> None:
         starts = {name: self._start(env, self.seed) for name, env in self.envs.items()}
+        for name, start in starts.items():
+            if not np.isfinite(start[OBS]).all():
+                self.problems.append(
+                    f"the {name} environment starts with an observation that is not finite, "
+                    f"{start[OBS].tolist()}"
+                )
         fast, slow = starts["fast"], starts["slow"]
         if STATE in fast and STATE in slow and fast[STATE].shape == slow[STATE].shape:
             differing = _differing(fast[STATE], slow[STATE])
@@ -191,6 +215,18 @@ class _Check:
             episodes.append(self._replay("slow", requests[-1]))
             actions = actions[len(episodes[-1][OBS]) :]
         return requests, episodes
+
+    def _is_finite(self, name: str, steps: Columns) -> None:
+        wrong = [c for c in (OBS, REWARD) if not np.isfinite(steps[c].astype(float)).all()]
+        text = "observations and rewards are finite"
+        if wrong:
+            text = f"{' and '.join(wrong)} not finite in some steps: their labels will be invalid"
+        if wrong and name == "fast":
+            self.problems.append(
+                f"the fast environment gives a {' and a '.join(wrong)} that is not finite; "
+                "an agent cannot learn from it"
+            )
+        self._claim(f"{name} is finite", not wrong, text)
 
     def _repeats(self, name: str, first: Columns, again: Columns) -> None:
         wrong = _unequal(first, again)

@@ -6,6 +6,7 @@ Every verb of the command runs inside :func:`user_errors`.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
@@ -29,12 +30,20 @@ class UserError(Exception):
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a :class:`UserError` into one line and exit code 2."""
+    """Turn a :class:`UserError`, and a file that cannot be used, into one line and exit code 2."""
     try:
         yield
     except UserError as error:
-        typer.echo(f"Error: {one_line(error)}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from None
+        _refuse(one_line(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
+
+
+def _refuse(line: str) -> NoReturn:
+    typer.echo(f"Error: {line}", err=True)
+    raise typer.Exit(EXIT_REFUSED) from None
 
 
 def one_line(error: BaseException | str) -> str:

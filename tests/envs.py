@@ -182,6 +182,14 @@ class NotFiniteEnv(StatefulEnv):
         return obs, float("nan") if self.count == 3 else reward, *rest
 
 
+class InfiniteStartEnv(StatefulEnv):
+    """Its first observation is not a number."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.full(2, np.nan, np.float32), {}
+
+
 class ActionSpoilingEnv(StatefulEnv):
     """Writes into the action that it is given."""
 

@@ -198,7 +198,6 @@ def test_options_that_the_old_command_needed_are_left_out_with_a_note(prepared):
     assert result.stderr.splitlines() == [
         "Note: --framework is left out: there is only torch",
         "Note: --no-ray-ui is left out: it has no meaning any more",
-        "Note: no `stop`: it trains until you press Ctrl-C",
     ]
     assert prepared["ppo-cartpole-v1"]["run"] == "PPO"
 

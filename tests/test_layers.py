@@ -10,7 +10,8 @@ import rllib_offset
 PACKAGE = Path(rllib_offset.__file__).parent
 
 FLOORS = (
-    {"columns", "config_keys", "errors", "metrics", "old_spellings", "timing", "value_rules"},
+    {"columns", "config_keys", "errors", "metrics", "old_spellings", "ray_version"}
+    | {"timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
     | {"fingerprint", "measurements", "results", "segment_reader", "store_report", "tables"},
     {"corrected_env", "correction", "fidelity", "predictor", "sampling"}
@@ -30,6 +31,7 @@ FLOORS = (
     {"a2c", "algorithm", "callbacks", "config", "figure_callback", "offset_state", "rollouts"}
     | {"setting_rules", "slow_evaluation"},
     {
+        "checkpoint_checks",
         "cli",
         "commands",
         "compare",
@@ -38,6 +40,7 @@ FLOORS = (
         "experiment_checks",
         "experiment_storage",
         "experiments",
+        "folder_checks",
         "interruption",
         "launch",
         "page_figure",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rllib_offset.experiments import parse_mapping
-from rllib_offset.user_errors import EXIT_REFUSED, UserError, user_errors
+from rllib_offset.user_errors import UserError, user_errors
 
 __all__ = ["check"]
 
@@ -33,6 +33,9 @@ def check(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of the episodes and the random actions.")
     ] = 0,
+    is_strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a pair of which any claim does not hold.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Test what a pair of simulators allows; exit code 2 if it cannot be used.
@@ -53,6 +56,9 @@ def check(
             report = pair.check(seed=seed, steps=steps)
         except ValueError as error:
             raise UserError(str(error)) from error
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
-    if report.problems:
-        raise typer.Exit(EXIT_REFUSED)
+        typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
+        broken = [
+            f"not so: {claim.name}: {claim.text}" for claim in report.claims if claim.holds is False
+        ]
+        if problems := [*report.problems] or broken * is_strict:
+            raise UserError("; ".join(problems))

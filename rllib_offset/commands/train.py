@@ -177,8 +177,6 @@ def launch(
             names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
             show_notes([f"--resume continues the run as it was started; {names} is not read"])
     experiments, notes = apply_overrides(experiments, overrides)
-    if not all(spec.get("stop") or spec.get("time_budget_s") for spec in experiments.values()):
-        notes.append("no `stop`: it trains until you press Ctrl-C")
     show_notes(notes)
     run_experiments(experiments, cluster, search)
 

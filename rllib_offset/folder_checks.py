@@ -1,0 +1,37 @@
+"""Whether a folder can be written, found out before anything is started."""
+
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+
+__all__ = ["check_writable"]
+
+
+def check_writable(folder: str, setting: str) -> None:
+    """See that a folder can be made and written; nothing is left behind.  A URI is not looked at.
+
+    Raises:
+        ValueError: If it cannot.
+
+    Example:
+        >>> check_writable("/proc/labels", "label_store")
+        Traceback (most recent call last):
+            ...
+        ValueError: `label_store` must be a folder that can be written, got '/proc/labels'
+    """
+    if "://" in folder:
+        return
+    path = Path(folder).expanduser().absolute()
+    made = [part for part in (path, *path.parents) if not part.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`{setting}` must be a folder that can be written, got {folder!r}"
+        ) from error
+    finally:
+        for part in made:
+            with suppress(OSError):
+                part.rmdir()
