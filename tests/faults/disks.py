@@ -1,19 +1,21 @@
 """File systems that fail on demand."""
 
+import errno
+import os
 from pathlib import Path
 
 from pyarrow import fs
 
 
 class FullDisk:
-    """The local file system, without space while the file `flag` exists."""
+    """The local file system, which takes nothing (28: no space) while the file `flag` exists."""
 
-    def __init__(self, flag):
-        self.flag = str(flag)
+    def __init__(self, flag, code=errno.ENOSPC):
+        self.flag, self.code = str(flag), code
 
     def open_output_stream(self, path):
         if Path(self.flag).exists():
-            raise OSError(28, "No space left on device", path)
+            raise OSError(self.code, os.strerror(self.code), path)
         return fs.LocalFileSystem().open_output_stream(path)
 
     def __getattr__(self, name):
