@@ -131,7 +131,7 @@ def start_ray(cluster: Cluster) -> None:
         )
     try:
         ray.init(address=cluster.address, **options)
-    except (ValueError, ConnectionError, TimeoutError) as error:
+    except Exception as error:  # Ray raises plain ones too, e.g. after a node's time is up
         raise UserError(f"Ray does not start: {one_line(error)}") from error
 
 
