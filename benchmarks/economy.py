@@ -3,13 +3,15 @@
     python benchmarks/economy.py --seeds 5 --out economy_results
 
 Writes economy.md, economy.csv and economy.png into the folder; runs that are there already are not
-repeated.  "to 95 %": slow steps until 95 % of the baseline's final score; the ratios are to the
-slow-only arms of the same pair.
+repeated.  "to 95 %": median slow steps until 95 % of the baseline's final score; the ratios are to
+the slow-only arms of the same pair.  "seeds that warned": how many runs reported that the predictor
+may be exploited, and in which iteration first.
 """
 
 import argparse
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +21,7 @@ from harness import Arm, Run, interval, markdown, run_all, table
 
 IDS = "rllib_offset.envs:rllib_offset/{}-v0"
 SLOW, DRIFT = IDS.format("PointMass"), IDS.format("DriftPointMass")
-MOVING = "pairs.MovingPointMass"
+MOVING, MOVES_AT = "pairs.MovingPointMass", 151
 PENDULUM = IDS.format("DampedPendulum")
 OFTEN = {"evaluation_interval": 5}
 SELDOM = {"evaluation_interval": 50}  # where only the end is compared
@@ -57,7 +59,7 @@ POINT_MASS = [
         "A2C, target moves at 150, frozen and probed",
         "pointmass-offset-samples",
         {"slow_env": MOVING, "freeze_below": 0.04, "initial_labels": 100},
-        move_target_at=151,
+        move_target_at=MOVES_AT,
     ),
 ]
 MORE_POINT_MASS = [
@@ -74,7 +76,7 @@ MORE_POINT_MASS = [
         "A2C, target moves at 150, fixed trickle",
         "pointmass-offset-samples",
         {"slow_env": MOVING, "labels_per_iteration": 2, **OFTEN},
-        move_target_at=151,
+        move_target_at=MOVES_AT,
     ),
 ]
 DYNAMICS = [
@@ -103,6 +105,13 @@ PENDULUMS = [
     ),
     Arm("pendulum: PPO, one-step residual", "pendulum-residual", SELDOM),
 ]
+STYLES = {  # of the figure
+    "PPO, single steps": ("#D55E00", "-"),
+    "A2C, single steps": ("#E69F00", "--"),
+    "A2C, 10 % of trajectories": ("#009E73", "-."),
+    "PPO, slow only, tuned": ("#0072B2", "-"),
+    "A2C, slow only": ("0.4", ":"),
+}
 ARMS = [*POINT_MASS, *DYNAMICS, *RUGGED, *PENDULUMS]
 
 
@@ -138,50 +147,86 @@ def main() -> None:
     runs = run_all(arms, range(options.seeds), options.out, at_once=options.at_once)
     if options.only:
         return
-    goals = {name: threshold(baseline_of(name, runs)) for name in runs}
-    tuned = to_95(runs["PPO, slow only, tuned"], goals["A2C, slow only"])
-    costs = {name: to_95(arm_runs, goals[name]) for name, arm_runs in runs.items()}
-
-    def ratio(name: str, cost: float) -> str:
-        return f"{cost / costs[name]:,.0f}" if np.isfinite(cost / costs[name]) else "-"
-
-    columns = {
-        "final": lambda r: "{:.3f} ± {:.3f}".format(*interval([run.final for run in r])),
-        "lowest": lambda r: f"{min(run.final for run in r):.3f}",
-        "slow steps": lambda r: f"{np.mean([run.slow_steps[-1] for run in r]):,.0f}",
-        "to 95 %": lambda r: f"{costs[r[0].arm]:,.0f}",
-        "x slow-only A2C": lambda r: ratio(
-            r[0].arm, to_95(baseline_of(r[0].arm, runs), goals[r[0].arm])
-        ),
-        "x tuned slow-only PPO": lambda r: ratio(r[0].arm, tuned) if ": " not in r[0].arm else "-",
-        "wall clock [s]": lambda r: f"{np.mean([run.wall_s for run in r]):.0f}",
-    }
-    rows = table(runs, columns)
-    (options.out / "economy.md").write_text(markdown(rows) + "\n")
+    rows = table(runs, columns_of(runs))
+    moved = [run for arm in arms if arm.move_target_at for run in runs[arm.name]]
+    tables = [markdown(rows), markdown(recoveries(moved))]
+    (options.out / "economy.md").write_text("\n\n".join(tables) + "\n")
     with open(options.out / "economy.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
     (options.out / "runs.json").write_text(
         json.dumps([asdict(run) for arm_runs in runs.values() for run in arm_runs])
     )
-    shown = [arm for arm in arms if ": " not in arm.name and arm.move_target_at is None]
-    draw({arm.name: runs[arm.name] for arm in shown}, options.out / "economy.png")
-    print(markdown(rows))
+    draw(runs, options.out / "economy.png")
+    print("\n\n".join(tables))
+
+
+def columns_of(runs: dict[str, list[Run]]) -> dict[str, Callable[[list[Run]], str]]:
+    """Return what the table says of each arm."""
+    goals = {name: threshold(baseline_of(name, runs)) for name in runs}
+    costs = {name: to_95(arm_runs, goals[name]) for name, arm_runs in runs.items()}
+
+    def ratio(name: str, others: list[Run]) -> str:
+        factor = to_95(others, goals[name]) / costs[name]
+        return f"{factor:,.0f}" if np.isfinite(factor) else "-"
+
+    def warned(arm_runs: list[Run]) -> str:
+        first = [int(np.argmax(run.warned)) + 1 for run in arm_runs if any(run.warned)]
+        return f"{len(first)} (from {min(first)} to {max(first)})" if first else "0"
+
+    tuned = runs["PPO, slow only, tuned"]
+    return {
+        "final": lambda r: "{:.3f} ± {:.3f}".format(*interval([run.final for run in r])),
+        "lowest": lambda r: f"{min(run.final for run in r):.3f}",
+        "slow steps": lambda r: f"{np.mean([run.slow_steps[-1] for run in r]):,.0f}",
+        "to 95 %": lambda r: f"{costs[r[0].arm]:,.0f}",
+        "x slow-only A2C": lambda r: ratio(r[0].arm, baseline_of(r[0].arm, runs)),
+        "x tuned slow-only PPO": lambda r: ratio(r[0].arm, tuned) if ": " not in r[0].arm else "-",
+        "seeds that warned": warned,
+        "wall clock [s]": lambda r: f"{np.mean([run.wall_s for run in r]):.0f}",
+        "CPU [s]": lambda r: f"{np.mean([run.cpu_s for run in r]):.0f}",
+    }
+
+
+def recoveries(runs: list[Run]) -> list[list[str]]:
+    """Return a row per run whose target moved: how soon it was back, and what that took."""
+    rows = [["target moved, seed", "before", "back at 0.95 after", "slow steps then", "final"]]
+    for run in runs:
+        after = np.asarray(run.iterations) >= MOVES_AT
+        scores, steps = np.asarray(run.scores), np.asarray(run.slow_steps)
+        back = np.flatnonzero(after & (scores >= 0.95))
+        first = int(back[0]) if back.size else -1
+        rows.append(
+            [
+                f"{run.seed}",
+                f"{scores[~after][-1]:.3f}",
+                f"{run.iterations[first] - MOVES_AT + 1} iterations" if back.size else "never",
+                f"{steps[first]:,.0f}",
+                f"{scores[-1]:.3f}",
+            ]
+        )
+    return rows
 
 
 def draw(runs: dict[str, list[Run]], path: Path) -> None:
-    """Score over slow steps, mean of the seeds."""
+    """Score over slow steps: mean of the seeds and its 95 % interval."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.4), layout="constrained")
     ax = figure.subplots()
-    for name, arm_runs in runs.items():
-        steps = np.mean([run.slow_steps for run in arm_runs], axis=0)
-        ax.plot(steps, np.mean([run.scores for run in arm_runs], axis=0), label=name)
-    ax.axhline(1, color="0.6", linewidth=0.8)
+    for name, (color, line) in STYLES.items():
+        steps = np.mean([run.slow_steps for run in runs[name]], axis=0)
+        columns = zip(*(run.scores for run in runs[name]), strict=True)
+        mean, half = np.array([interval(list(column)) for column in columns]).T
+        ax.plot(steps, mean, line, color=color, label=name)
+        ax.fill_between(steps, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+    ax.axhline(1, color="0.7", linewidth=0.8)
     ax.set(
-        xscale="log", xlabel="slow steps bought", ylabel="normalised score in slow", ylim=(0, 1.05)
+        xscale="log",
+        xlabel="slow steps bought",
+        ylabel="score in the slow simulator\n(0 random, 1 optimal)",
+        ylim=(0, 1.05),
     )
-    ax.legend(fontsize="small")
+    ax.legend(loc="lower right", fontsize="small")
     figure.savefig(path, dpi=150)
 
 
