@@ -219,7 +219,7 @@ def test_a_folder_of_several_trials_is_refused(tmp_path):
         (["."], "holds no checkpoint"),
         ([".", "--out", "x.csv"], "--out must end in .parquet or .jsonl"),
         ([".", "--render", "x.avi"], "--render must end in .mp4 or .gif, or name a folder"),
-        ([".", "--compare", "--steps", "3"], "--compare takes --episodes only"),
+        ([".", "--compare", "--steps", "3"], "--compare takes --episodes and --env-config only"),
     ],
 )
 @pytest.mark.usefixtures("noise_comes_back")
@@ -280,6 +280,16 @@ class TestEvaluate:
         result = run("evaluate", str(checkpoint), "--env", REWARD_OFFSET, "--steps", "150")
         assert result.exit_code == 0, result.output
         assert "over 2 episodes, 200 steps" in result.stdout
+
+    def test_the_slow_simulator_may_cost_more_when_compared(self, checkpoint):
+        short = ("--episodes", "2", "--env-config", "{step_cost_s: 0.01}")
+        result = run("evaluate", str(checkpoint), "--compare", *short)
+        assert result.exit_code == 0, result.output
+        rows = [line.rsplit("  ", 1) for line in result.stdout.splitlines()]
+        told = {name.strip(): text.strip() for name, text in rows}
+        assert told["slow steps taken"] == "200"
+        assert float(told["time per step, slow"].removesuffix(" ms")) >= 10
+        assert float(told["speed-up"]) > 2  # about 100 where nothing else runs
 
     def test_an_environment_that_does_not_fit_is_one_line(self, checkpoint):
         result = run("evaluate", str(checkpoint), "--env", "Pendulum-v1")

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,10 @@ def evaluate(
         ),
     ] = None,
     env_config: Annotated[
-        str | None, typer.Option(metavar="JSON", help="What it is made with.")
+        str | None,
+        typer.Option(
+            metavar="JSON", help="What it is made with; with --compare, changes to the slow one."
+        ),
     ] = None,
     episodes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Episodes to play. Default: 10.")
@@ -64,9 +67,9 @@ def evaluate(
     """
     with user_errors():
         _check_names(out, render)
-        others = (env, env_config, steps, out, render, config)
+        others = (env, steps, out, render, config)
         if compare and any(value is not None for value in others):
-            raise UserError("--compare takes --episodes only; run it by itself")
+            raise UserError("--compare takes --episodes and --env-config only; run it by itself")
         settings = parse_mapping(config, option="--config")
         made_with = parse_mapping(env_config, option="--env-config")
         with waiting("reading the checkpoint"):
@@ -75,7 +78,7 @@ def evaluate(
             episodes = _DEFAULT_EPISODES
         if compare:
             with waiting("playing in both"):
-                text = _comparison(agent, episodes or _DEFAULT_EPISODES)
+                text = _comparison(agent, episodes or _DEFAULT_EPISODES, made_with)
             typer.echo(text)
             return
         typer.echo(f"{agent.algorithm} from {agent.path} in {env or agent.env}")
@@ -116,11 +119,11 @@ def _load(path: Path, algo: str | None, verbose: bool) -> "Agent":
     return agent
 
 
-def _comparison(agent: "Agent", episodes: int) -> str:
+def _comparison(agent: "Agent", episodes: int, slow_env_config: dict[str, Any] | None) -> str:
     from rllib_offset.compare import compare
 
     try:
-        return str(compare(agent.path, episodes=episodes))
+        return str(compare(agent.path, episodes=episodes, slow_env_config=slow_env_config))
     except ValueError as error:
         raise UserError(str(error)) from error
     except KeyError as error:
