@@ -229,10 +229,12 @@ def curve_chart(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if log_x:
         ax.set_xscale("log")
+        _label_decades(ax.xaxis)
+    else:
+        _thousands(ax)
     if log_y:
         ax.set_yscale("log")
-    if not log_x:
-        _thousands(ax)
+        _label_decades(ax.yaxis)
     ax.grid(alpha=0.25)
     legend_below(ax)
     return _titled(ax, title)
@@ -257,12 +259,14 @@ def predicted_against_true(
         ax: Axes to draw on; by default, those of a new figure.
         title: Title of the axes.
     """
-    ax = ax if ax is not None else new_axes(4.6, 4.4)
+    from matplotlib.ticker import MaxNLocator
+
+    ax = ax if ax is not None else new_axes(4.4, 4.2)
     known = np.isfinite(true)
     ends = (0.0, 1.0)
     if known.any():
         both = np.concatenate([true[known], predicted[known]])
-        margin = 0.03 * max(float(np.ptp(both)), 1e-9)
+        margin = 0.03 * float(np.ptp(both)) or 1.0  # all offsets may be the same
         ends = (float(both.min()) - margin, float(both.max()) + margin)
     ax.plot(ends, ends, color="grey", linewidth=1.0, label="predicted = measured")
     for chosen, style, label in (
@@ -281,6 +285,8 @@ def predicted_against_true(
         )
     ax.set(xlabel=f"measured offset of {name}", ylabel=f"predicted offset of {name}")
     ax.set(xlim=ends, ylim=ends, aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
     ax.grid(alpha=0.25)
     legend_below(ax, columns=3)
     return _titled(ax, title)
@@ -342,6 +348,17 @@ def _colorbar(ax: "Axes", mappable: Any, label: str, **options: Any) -> None:
     """A colour bar exactly as high as the axes, also where their aspect is fixed."""
     bar_ax = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
     ax.figure.colorbar(mappable, cax=bar_ax, label=label, **options)
+
+
+def _label_decades(axis: Any) -> None:
+    """Label a logarithmic axis with numbers in full, more of them where it spans few decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = sorted(axis.get_view_interval())
+    subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0) if high > 5 * low else range(1, 10)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _thousands(ax: "Axes") -> None:

@@ -14,6 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rllib_offset.figures import figure_of
 from rllib_offset.page_figure import PageFigure
 from rllib_offset.report_answer import answer, arms_table, key_figures
@@ -195,24 +198,30 @@ def _figures(
     """Headings and their figures, as far as there are any."""
     roles = roles_of(arms)
     numbered = {id(roles.baseline): 3, id(roles.transfer): 4, id(roles.offset): 5}
+    numbered = numbered if roles.is_section_4 else {}
     first: list[PageFigure] = []
     others: list[PageFigure] = []
+    truths: list[NDArray[Any]] = []  # of several agents of one pair, it is drawn once
     for arm in arms:
         if arm is roles.serial and roles.parallel is not None:
             continue  # the same agent twice
         view = _view_of(arm.trials[0], notes)
         if view is not None:
             number = numbered.get(id(arm), 0)
-            (first if number else others).extend(view_figures(number, arm, view))
+            is_new = not any(np.array_equal(view.true, true) for true in truths)
+            truths.append(view.true)
+            shown = view_figures(number, arm, view, shows_truth=is_new)
+            (others if numbered and not number else first).extend(shown)
+    has_paths = any("paths" in figure.name for figure in first)
     for heading, figures in (
-        ("Where the agents go, and what the predictor knows", first),
+        (f"{'Where the agents go, and what' if has_paths else 'What'} the predictor knows", first),
         ("How fast they learn, and for how many slow steps", learning_figures(arms)),
         (_PARALLEL, parallel_figures(arms, extras.timings, extras.measurement)),
         ("Beyond the paper", [*others, *beyond_figures(arms)]),
     ):
-        shown = list(figures)
-        if shown:
-            yield heading, shown
+        drawn = list(figures)
+        if drawn:
+            yield heading, drawn
 
 
 def _view_of(trial: Trial, notes: list[str]) -> "AgentView | None":

@@ -85,7 +85,8 @@ def arms_table(arms: Sequence[Arm]) -> list[dict[str, str]]:
         times = np.array([trial.slow_time_s for trial in arm.trials])
         estimated = not np.isfinite(times).any() and np.isfinite(step_s)
         times = steps * step_s if estimated else times
-        slow_s = with_interval(times[np.isfinite(times)], 1)
+        times = times[np.isfinite(times)]
+        slow_s = with_interval(times, 1 if len(times) and times.mean() >= 1 else 2)
         wall = np.array([trial.wall_clock_s for trial in arm.trials])
         rows.append(
             {

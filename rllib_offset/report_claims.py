@@ -55,6 +55,11 @@ class Roles:
         """The arm that stands for the proposal."""
         return self.parallel or self.serial
 
+    @property
+    def is_section_4(self) -> bool:
+        """Whether these are experiments of the paper, with the numbers of its figures."""
+        return self.offset is not None and (self.baseline or self.transfer) is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:

@@ -31,7 +31,7 @@ def learning_figures(arms: Sequence[Arm]) -> Iterator[PageFigure]:
     styles, arms = _styles_of(arms), _without_twin(arms)
     evaluated = _evaluated(arms)
     if evaluated:
-        yield from _return_curves(evaluated, styles)
+        yield from _return_curves(evaluated, styles, _number(7, arms))
     counted = [arm for arm in arms if _known_slow_steps(arm)]
     if counted:
         yield _ledger(counted, styles)
@@ -65,6 +65,11 @@ def _styles_of(arms: Sequence[Arm]) -> dict[str, Style]:
     return dict(zip((arm.name for arm in arms), cycle(STYLES), strict=False))
 
 
+def _number(number: int, arms: Sequence[Arm]) -> str:
+    """What the title of a figure begins with where the arms are the paper's."""
+    return f"Figure {number}: " if roles_of(arms).is_section_4 else ""
+
+
 def _without_twin(arms: Sequence[Arm]) -> Sequence[Arm]:
     """Leave the serial arm out where a parallel one has learned the same: see figure 9."""
     roles = roles_of(arms)
@@ -95,14 +100,20 @@ def _second_half(curves: Sequence[Curve]) -> "Axes":
 # Learning curves.
 
 
-def _return_curves(evaluated: Sequence[Arm], styles: Mapping[str, Style]) -> Iterator[PageFigure]:
+def _return_curves(
+    evaluated: Sequence[Arm], styles: Mapping[str, Style], number: str
+) -> Iterator[PageFigure]:
     curves = [_evaluation_curve(arm, "env_steps", "truth", styles[arm.name]) for arm in evaluated]
     yield PageFigure(
         "fig7-learning-curves",
-        "Figure 7: learning curves",
+        f"{number}learning curves",
         "Return in the slow simulator while training, mean over seeds; bands are 95 % intervals. "
-        "Look at how close each arm comes to the one that trained on the slow simulator, and "
-        "whether the arm without slow data stays below.",
+        + (
+            "Look at how close each arm comes to the one that trained on the slow simulator, and "
+            "whether the arm without slow data stays below."
+            if number
+            else "The higher it ends, and the further left it rises, the better."
+        ),
         figures.curve_chart(curves, xlabel=_ENV_STEPS, ylabel=_RETURN),
         _curve_rows(curves, "env_steps"),
     )
@@ -110,7 +121,7 @@ def _return_curves(evaluated: Sequence[Arm], styles: Mapping[str, Style]) -> Ite
     if 1 < len(near) < len(curves):
         yield PageFigure(
             "fig7-enlarged",
-            "Figure 7, enlarged",
+            f"{number}enlarged",
             "The same curves without those that end far below, second half of training. Where "
             "the bands overlap, the arms cannot be told apart.",
             _second_half(near),
@@ -118,7 +129,7 @@ def _return_curves(evaluated: Sequence[Arm], styles: Mapping[str, Style]) -> Ite
         )
     known = [arm for arm in evaluated if _known_slow_steps(arm)]
     if known:
-        yield _curves_over_slow_steps(known, styles)
+        yield _curves_over_slow_steps(known, styles, number)
 
 
 def _known_slow_steps(arm: Arm) -> bool:
@@ -130,11 +141,13 @@ def _evaluation_curve(arm: Arm, x: str, y: str, style: Style, label: str | None 
     return Curve(label or f"{arm.name} ({arm.label})", *common_curve(points), style)
 
 
-def _curves_over_slow_steps(arms: Sequence[Arm], styles: Mapping[str, Style]) -> PageFigure:
+def _curves_over_slow_steps(
+    arms: Sequence[Arm], styles: Mapping[str, Style], number: str
+) -> PageFigure:
     curves = [_evaluation_curve(arm, "slow_steps", "truth", styles[arm.name]) for arm in arms]
     return PageFigure(
         "fig7-over-slow-steps",
-        "Figure 7 again, over what training cost",
+        f"{number}over what training cost",
         "The same returns over the slow steps bought for training, on a logarithmic axis. The "
         "further left a curve rises, the cheaper the agent. A level line is the final return of "
         "an arm that bought none.",

@@ -15,13 +15,22 @@ if TYPE_CHECKING:
 __all__ = ["view_figures"]
 
 
-def view_figures(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigure]:
-    """Figures 3 to 6: what one trained agent does, and what its predictor says."""
+def view_figures(
+    number: int, arm: Arm, view: "AgentView", *, shows_truth: bool = True
+) -> Iterator[PageFigure]:
+    """Figures 3 to 6: what one trained agent does, and what its predictor says.
+
+    Args:
+        number: Of the figure of paths, 0 for an agent that is not the paper's.
+        arm: Of the agent.
+        view: The agent.
+        shows_truth: Whether the true offset is drawn too.
+    """
     if len(view.paths):
         yield _trajectories(number, arm, view)
     if view.has_offset_map:
         maps = _offset_maps(number, arm, view)
-        yield from maps if number else (figure for figure in maps if "-true-" not in figure.name)
+        yield from (figure for figure in maps if shows_truth or "true-" not in figure.name)
     elif len(view.label_offsets):
         yield from _scatters(arm, view)
 
@@ -47,7 +56,7 @@ def _trajectories(number: int, arm: Arm, view: "AgentView") -> PageFigure:
         if np.isfinite(x)
     ]
     return PageFigure(
-        f"fig{number}-paths-{slug(arm.name)}",
+        f"{f'fig{number}-' if number else ''}paths-{slug(arm.name)}",
         f"{f'Figure {number}' if number else 'Paths'}: {arm.name}",
         f"{see} Drawn over the {which} reward map, bright is a high reward; the random starts are "
         "the same in every such figure.",
@@ -71,7 +80,7 @@ def _offset_maps(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
     for part, title, values, most, dots, caption in (
         (
             "predicted",
-            "predicted",
+            "predicted offset",
             predicted,
             limit,
             view.label_positions,
@@ -80,7 +89,7 @@ def _offset_maps(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
         ),
         (
             "true",
-            "true",
+            "true offset",
             true,
             limit,
             None,
@@ -88,7 +97,7 @@ def _offset_maps(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
         ),
         (
             "difference",
-            "predicted - true",
+            "predicted minus true",
             predicted - true,
             None,
             None,
@@ -97,8 +106,8 @@ def _offset_maps(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
         ),
     ):
         yield PageFigure(
-            f"fig6-{part}-{slug(arm.name)}",
-            f"{'Figure 6' if number else 'The offset'}, {arm.name}: {title}",
+            f"{'fig6-' if number else ''}{part}-{slug(arm.name)}",
+            f"{'Figure 6: ' if number else ''}{title}, {arm.name}",
             caption,
             figures.offset_map(values, limit=most, label_positions=dots),
             rows,
@@ -115,9 +124,10 @@ def _scatters(arm: Arm, view: "AgentView") -> Iterator[PageFigure]:
         ]
         yield PageFigure(
             f"offset-{slug(str(name))}-{slug(arm.name)}",
-            f"Predicted against measured offset of {name}, {arm.name}",
+            f"Predicted against measured: {name}, {arm.name}",
             "Every dot is a label: on the line, the prediction is right. Held-out labels were "
             "never fitted; they should lie as close to the line as the others.",
             figures.predicted_against_true(true, predicted, view.label_is_held_out, name=str(name)),
             rows,
+            is_small=True,
         )

@@ -71,12 +71,21 @@ MEASUREMENT = {
 }
 
 
-def view_file(path, *, empty=False):
-    """Save what a checkpoint of a two-dimensional pair holds, without torch."""
+def view_file(path, *, has_predictor):
+    """Save what a checkpoint in the square holds, without torch."""
     line = np.linspace(-1, 1, 11)
     reward = -np.hypot(line[None, :] - 0.4, line[:, None] - 0.3)
     offsets = np.repeat(reward[..., None], 2, axis=-1)
     labels = np.random.default_rng(0).uniform(-1, 1, (40, 2))
+    predictor = {
+        "predicted": offsets + 0.01,
+        "true": offsets,
+        "label_positions": labels,
+        "label_offsets": labels,
+        "label_predictions": labels + 0.01,
+        "label_is_held_out": np.arange(40) % 4 == 0,
+        "target_names": np.array(["obs[2]", "reward"]),
+    }
     np.savez(
         path,
         paths=np.linspace(-1, 0.4, 33).reshape(3, 11, 1).repeat(2, axis=2),
@@ -84,13 +93,7 @@ def view_file(path, *, empty=False):
         trained_map=reward,
         slow_map=reward,
         target=np.array([0.4, 0.3]),
-        predicted=offsets + 0.01,
-        true=offsets,
-        label_positions=labels,
-        label_offsets=labels,
-        label_predictions=labels + 0.01,
-        label_is_held_out=np.arange(40) % 4 == 0,
-        target_names=np.array(["obs[2]", "reward"]),
+        **(predictor if has_predictor else {}),
     )
 
 
@@ -98,7 +101,7 @@ def view_file(path, *, empty=False):
 def paper(tmp_path_factory):
     folder = write_paper(tmp_path_factory.mktemp("paper"))
     for trial in folder.glob("*/trial_0"):
-        view_file(trial / AGENT_VIEW_NAME)
+        view_file(trial / AGENT_VIEW_NAME, has_predictor="offset" in trial.parent.name)
     runs = [vars(item) for item in [*FREE, *TIMINGS]]
     (folder / TIMINGS_NAME).write_text(json.dumps({"measurement": MEASUREMENT, "runs": runs}))
     comparison = {"slow_step_s": 0.0102, "corrected_step_s": 0.0001, "speedup": 102.0, "gap": 0.1}
