@@ -8,7 +8,14 @@ from rllib_offset.planner import Measurement, config_for, iteration_times_s
 from rllib_offset.report_claims import LevelName, Timing
 from rllib_offset.timing import Level
 
-__all__ = ["TimingScale", "expected_s", "same_case", "timed", "wanted_timings"]
+__all__ = [
+    "TimingScale",
+    "expected_s",
+    "same_case",
+    "timed",
+    "wanted_timings",
+    "with_step_cost",
+]
 
 _BATCH_STEPS = 1000
 _WARM_UP = 1
@@ -55,23 +62,21 @@ def wanted_timings(scale: TimingScale) -> Iterator[Timing]:
             yield _case("sample", workers, scale.largest_cost_s, 0)
 
 
-def timed(case: Timing, config: Any, measurement: Measurement, scale: TimingScale) -> Timing:
+def timed(case: Timing, config: Any, here: Measurement, scale: TimingScale) -> Timing:
     """Time iterations of a case; Ray must be running.
 
     Args:
         case: What to time.
         config: Configuration of the pair.
-        measurement: The times of this machine, at the largest cost of a slow step.
+        here: The times of this machine, at this cost of a slow step.
         scale: How many iterations.
     """
-    config.slow_simulator(env=config.slow_env, env_config={"step_cost_s": case.step_cost_s})
+    config = with_step_cost(config, case.step_cost_s)
     seconds = iteration_times_s(
         config_for(config.debugging(seed=case.seed), level=case.level, workers=case.workers),
         iterations=scale.iterations,
         warm_up=_WARM_UP,
     )
-    beyond_s = max(0.0, measurement.slow_step_s - scale.largest_cost_s)  # of its sleep
-    here = measurement.with_slow_step(case.step_cost_s + beyond_s)
     level: Level = "sample" if case.level == "sample" else "trajectory"
     printed = here.model()
     return replace(
@@ -82,6 +87,12 @@ def timed(case: Timing, config: Any, measurement: Measurement, scale: TimingScal
         if case.workers
         else printed.serial_batch_time_s(steps=_BATCH_STEPS),
     )
+
+
+def with_step_cost(config: Any, step_cost_s: float) -> Any:
+    """The same pair with a slow simulator that sleeps in every step."""
+    slowed = config.copy(copy_frozen=False)
+    return slowed.slow_simulator(env=config.slow_env, env_config={"step_cost_s": step_cost_s})
 
 
 def same_case(timing: Timing, case: Timing) -> bool:

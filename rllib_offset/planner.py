@@ -81,11 +81,15 @@ class Measurement:
             collects_first=True,  # lanes run side by side and end together
         )
 
-    def with_slow_step(self, seconds: float) -> "Measurement":
-        """The same machine and driver, with a slow step that waits for longer or shorter."""
-        busy_s = self.cpu_share * self.slow_step_s
-        share = min(1.0, busy_s / seconds) if seconds else 1.0
-        return replace(self, slow_step_s=seconds, cpu_share=share)
+    def with_slow_of(self, config: Any, *, slow_steps: int = 20) -> "Measurement":
+        """The same machine and driver with another slow simulator, which is timed.
+
+        Args:
+            config: Configuration with the other slow simulator.
+            slow_steps: As for :func:`measure`.
+        """
+        step_s, reset_s, cpu_share = _time_slow(config.pair(), slow_steps)
+        return replace(self, slow_step_s=step_s, slow_reset_s=reset_s, cpu_share=cpu_share)
 
     def batch_time_s(self, *, steps: int, workers: int, level: Level = "trajectory") -> float:
         """Predicted time of a batch that is replayed whole; 0 workers replay in the driver.

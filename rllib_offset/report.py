@@ -66,11 +66,12 @@ class Extras:
         from rllib_offset.planner import Measurement
 
         timings = _read_json(folder / TIMINGS_NAME) or {}
-        measured = timings.get("measurement")
+        measured = timings.get("measurements") or {}
+        slowest = max(measured, key=float, default=None)
         return cls(
             paper=_read_json(folder / PAPER_NAME) or {},
             timings=[Timing(**run) for run in timings.get("runs", [])],
-            measurement=Measurement(**measured) if measured else None,
+            measurement=None if slowest is None else Measurement(**measured[slowest]),
             comparisons=_read_json(folder / COMPARISONS_NAME) or [],
         )
 

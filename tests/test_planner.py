@@ -27,8 +27,7 @@ def test_serial_replay_takes_every_step_one_after_the_other():
 def test_ten_trajectories_take_eight_workers_two_rounds():
     (row,) = plan(WAITING, steps=1000, workers=[8])
     assert row.trajectory_s == pytest.approx(0.05 + 2 * (1.0 + 0.005) + 0.03)
-    # single steps travel in two calls of 63 for each worker
-    assert row.sample_s == pytest.approx(0.05 + 2 * (0.63 + 0.005) + 0.03)
+    assert row.sample_s == pytest.approx(0.05 + 1.25 + 0.005 + 0.03)
     assert row.faster_level == "sample"
     assert 6 < row.speedup < 8
 

@@ -207,11 +207,10 @@ def _blank(part: Columns, like: NDArray[Any]) -> NDArray[Any]:
 
 
 def steps_per_call(steps: int, workers: int) -> int:
-    """How many single steps travel together: two calls for each worker, so that none idles long.
+    """How many single steps travel together: one call for each worker, as every call costs time.
 
     Example:
         >>> steps_per_call(1000, workers=8)
-        63
+        125
     """
-    calls = 2 * max(1, workers)
-    return min(max(-(-steps // calls), 1), _MAX_STEPS_PER_CALL)
+    return min(max(-(-steps // max(1, workers)), 1), _MAX_STEPS_PER_CALL)
