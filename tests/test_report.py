@@ -103,7 +103,9 @@ def paper(tmp_path_factory):
     for trial in folder.glob("*/trial_0"):
         view_file(trial / AGENT_VIEW_NAME, has_predictor="offset" in trial.parent.name)
     runs = [vars(item) for item in [*FREE, *TIMINGS]]
-    (folder / TIMINGS_NAME).write_text(json.dumps({"measurements": {"0.01": MEASUREMENT}, "runs": runs}))
+    (folder / TIMINGS_NAME).write_text(
+        json.dumps({"measurements": {"0.01": MEASUREMENT}, "runs": runs})
+    )
     comparison = {"slow_step_s": 0.0102, "corrected_step_s": 0.0001, "speedup": 102.0, "gap": 0.1}
     (folder / COMPARISONS_NAME).write_text(json.dumps([comparison]))
     (folder / PAPER_NAME).write_text(json.dumps({"command": "rllib paper", "facts": {"seeds": 3}}))
