@@ -23,16 +23,18 @@ from typing import Any
 import ray
 from measuring import FAST, SLOW, Spread, keep, machine, seconds, start_ray
 from pairs import BusyPointMass
-from phases import FAST_STEPS, FIT, SAMPLING, SLOW_STEPS, UPDATE, WAIT, clocked
+from phases import FAST_STEPS, FIT, PARTS, SAMPLING, SLOW_STEPS, UPDATE, WAIT, clocked
 from ray.cluster_utils import Cluster
 
 import rllib_offset
 from rllib_offset import OffsetA2CConfig, metrics
+from rllib_offset.replay.requests import steps_per_call
 from rllib_offset.timing import Join, TimingModel
 
 EPISODE = 100
 LONGEST_ROUNDS_S = 12.0  # an iteration that takes longer is measured once
 ROUNDS = 5
+IN_FLIGHT = 5  # with a lag, single iterations are short and long in turn: so many are timed at once
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,21 @@ def measure(case: Case) -> Outcome:
         iterations_s: list[float] = []
         phases: list[dict[str, float]] = []
         used: list[float] = []
-        while len(iterations_s) < ROUNDS and sum(iterations_s) < LONGEST_ROUNDS_S:
+        together = IN_FLIGHT if case.lag else 1
+        while len(iterations_s) < ROUNDS and sum(iterations_s) * together < LONGEST_ROUNDS_S:
             with clocked() as clock:
-                iterations_s.append(seconds(lambda: used.append(_utilization(algorithm.train()))))
-            phases.append(clock.seconds)
-        return _outcome(case, algorithm, iterations_s, phases, used)
+                spent_s = seconds(
+                    lambda: used.extend(_utilization(algorithm.train()) for _ in range(together))
+                )
+            iterations_s.append(spent_s / together)
+            phases.append({part: clock.seconds[part] / together for part in PARTS})
+        return _outcome(case, iterations_s, phases, used)
     finally:
         algorithm.stop()
 
 
 def _outcome(
     case: Case,
-    algorithm: Any,
     iterations_s: list[float],
     phases: list[dict[str, float]],
     used: list[float],
@@ -105,11 +110,12 @@ def _outcome(
     fit_s = Spread.of(phase[FIT] for phase in phases).median
     busy = (SAMPLING, FAST_STEPS, UPDATE, FIT, WAIT, SLOW_STEPS)
     own_s = [sum(phase.values()) - sum(phase[part] for part in busy) for phase in phases]
+    call_steps = None if case.level == "trajectory" else steps_per_call(case.steps, case.workers)
     model = TimingModel(
         slow_step_s=case.step_ms / 1e3,
         fast_step_s=sample_s / case.steps,
         trajectory_steps=EPISODE,
-        steps_per_call=None if case.level == "trajectory" else _chunk(algorithm, case.steps),
+        steps_per_call=call_steps,
         policy_update_s=update_s,
         fit_s=fit_s,
         join=Join.NEXT_BATCH if case.lag else Join.BEFORE_FIT,
@@ -128,11 +134,6 @@ def _outcome(
 
 def _utilization(result: dict[str, Any]) -> float:
     return float(result[metrics.SLOW].get(metrics.UTILIZATION, math.nan))
-
-
-def _chunk(algorithm: Any, steps: int) -> int:
-    chunk: int = algorithm._steps_per_request(steps)
-    return chunk
 
 
 @contextmanager

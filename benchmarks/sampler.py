@@ -30,7 +30,7 @@ from rllib_offset.pair import EnvSpec, make_vector_env
 from rllib_offset.pair_facts import probe_pair
 
 EPISODE = 100
-STEPS = 16_000  # per round and sampler, at least one episode on every lane
+STEPS = 4_000  # per round and sampler, at least one episode on every lane
 OURS, LIMIT, STOCK = "ours", "limit", "stock"
 
 
@@ -60,7 +60,7 @@ def ours(env: EnvSpec, lanes: int, correction: OffsetCorrection | None) -> Calla
 
 def stock(env: EnvSpec, lanes: int) -> Callable[[], Any]:
     config = PPOConfig().environment(env)
-    config.env_runners(num_envs_per_env_runner=lanes, batch_mode="complete_episodes")
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=lanes)
     config.rl_module(model_config={"fcnet_hiddens": [64, 64], "vf_share_layers": False})
     config.validate()
     runner = SingleAgentEnvRunner(config=config, worker_index=0, num_workers=0)
