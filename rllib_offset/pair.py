@@ -274,11 +274,16 @@ def _creator(spec: EnvSpec) -> Callable[[Any], AnyEnv]:
         )
     module_name, _, name = spec.rpartition(".")
     module = _import(module_name, spec)
-    if not callable(getattr(module, name, None)):
+    found = getattr(module, name, None)
+    if found is None:
         hint = _nearest(name, vars(module)) or "give an id or 'package.module.Class'"
         raise ValueError(f"{module_name!r} has no class {name!r}; {hint}")
-    creator: Callable[[Any], AnyEnv] = getattr(module, name)
-    return creator
+    if not (isinstance(found, type) and issubclass(found, gym.Env)):  # a file must not call others
+        raise ValueError(
+            f"{spec!r} must be a subclass of gymnasium.Env, got {type(found).__name__}; "
+            "a function that makes one is registered under an id (`gymnasium.register`)"
+        )
+    return found
 
 
 def _import(module: str, spec: str) -> Any:

@@ -30,7 +30,6 @@ def claim(report, name):
         pytest.param("CartPole-v1", id="id"),
         pytest.param(POINT_MASS, id="module-and-id"),
         pytest.param("tests.envs.CountingEnv", id="class-path"),
-        pytest.param("tests.envs.make_counting_env", id="function-path"),
         pytest.param(envs.CountingEnv, id="class"),
         pytest.param(lambda config: envs.CountingEnv(config), id="function"),
         pytest.param(envs.DictObservationEnv, id="dict-observation"),
@@ -77,7 +76,11 @@ def test_flattening_keeps_order_and_values():
         pytest.param("no_module:Some-v0", "needs the module 'no_module'", id="no-module"),
         pytest.param("tests.nowhere.Env", "needs the module 'tests.nowhere'", id="no-file"),
         pytest.param("tests.envs.CountngEnv", "did you mean 'CountingEnv'?", id="no-class"),
-        pytest.param("tests.envs.not_callable", "has no class 'not_callable'", id="no-callable"),
+        pytest.param("tests.envs.not_callable", "must be a subclass of gymnasium.Env", id="text"),
+        pytest.param("tests.envs.make_counting_env", "must be a subclass", id="function"),
+        pytest.param(
+            "subprocess.Popen", "must be a subclass of gymnasium.Env, got type", id="other"
+        ),
         pytest.param(3, "an id, a dotted class path or a callable, got 3", id="no-string"),
         pytest.param(dict, "must make a gymnasium.Env, got dict", id="no-env"),
         pytest.param(envs.TextActionEnv, "Box, Discrete or MultiDiscrete, got Text", id="actions"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -348,6 +349,47 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"folder that can be written, got '/proc/labels' \(") as e:
         LabelStore(StoreLocation("/proc/labels", "0f"))
     assert "\n" not in str(e.value)
+
+
+def in_memory():
+    """A file system that is no folder of this machine."""
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem()
+    return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(memory))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(lambda path: StoreLocation(f"file://{path}", "0f"), id="uri"),
+        pytest.param(
+            lambda path: StoreLocation(
+                "labels", "0f", filesystem=pa.fs.SubTreeFileSystem(path, pa.fs.LocalFileSystem())
+            ),
+            id="below-a-folder",
+        ),
+        pytest.param(
+            lambda path: StoreLocation(f"labels-{path[-1]}", "0f", filesystem=in_memory()),
+            id="in-memory",
+        ),
+    ],
+)
+def test_any_file_system_that_pyarrow_reaches_keeps_labels(tmp_path, where):
+    location = where(str(tmp_path))
+    results = []
+    for number in range(3):
+        request = steps(number, numbers=[number])
+        results.append(bought(KnownLabels(location), request, purchase=str(number)))
+    labels = KnownLabels(location)
+    labels.store.refresh()
+    assert labels.store.compact(min_segments=2) == 3
+    for number, result in enumerate(results):
+        assert_same_answer(labels.lookup(steps(9, numbers=[number])), result)
+    journal = RequestJournal(labels, "x")
+    journal.note([trajectory(1, 0)])
+    assert [request.key for request in journal.recover()] == [(1, 0)]
+    journal.clear()
+    report = verify(labels.store)
+    assert (report.num_rows, report.num_segments, report.abandoned) == (3, 1, [])
 
 
 def test_an_unknown_kind_of_address_is_refused():

@@ -1,86 +1,142 @@
-"""A command that is killed again and again, and resumed, ends as one that was left alone."""
+"""A driver that is killed again and again, and resumed, ends as one that was left alone."""
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.faults.commands import Command
-from tests.faults.trainings import NUM_ITERATIONS, num_finished
+from tests.faults.trainings import NUM_ITERATIONS, Outcome, num_finished, outcome, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 NUM_KILLS = int(os.environ.get("NUM_KILLS", "20"))
+CHECKPOINT_EVERY = 2  # iterations
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return Path(os.environ.get("FAULT_FOLDER", tmp_path))
+@pytest.fixture(scope="module")
+def address():
+    """Of a cluster that outlives its drivers."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
+    )
+    yield cluster.address
+    cluster.shutdown()
 
 
-@pytest.fixture
-def uninterrupted(folder):
-    return finish(Command(folder / "uninterrupted"))
+def drive(address, folder):
+    """Train from the latest checkpoint on, and write down the outcome."""
+    import ray
+
+    from rllib_offset import OffsetPPO
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    changes = {"label_store": f"{folder}/labels", "num_env_runners": 0, "num_replay_workers": 2}
+    algorithm = OffsetPPO(config=settings(folder, **changes))
+    if checkpoints := sorted(folder.glob("checkpoint_*")):
+        algorithm.restore_from_path(str(checkpoints[-1]))
+    else:
+        save(algorithm, folder)  # on whose account labels are bought
+    while algorithm.iteration < NUM_ITERATIONS:
+        result = algorithm.train()
+        with (folder / "progress").open("a") as file:
+            file.write(f"{algorithm.iteration}\n")
+        if algorithm.iteration % CHECKPOINT_EVERY == 0:
+            save(algorithm, folder)
+    found = outcome(algorithm, folder, result, 0.0)
+    (folder / "outcome.json").write_text(json.dumps(asdict(found)))
+    algorithm.stop()
 
 
-def finish(command):
-    """Let a command end; returns its last row, however often it is asked."""
-    if (command.folder / "last.json").exists():
-        return json.loads((command.folder / "last.json").read_text())
-    if command.process is None:
-        command.start()
+def save(algorithm, folder):
+    """Write a checkpoint that is there whole or not at all."""
+    part = folder / "part"
+    shutil.rmtree(part, ignore_errors=True)
+    algorithm.save_to_path(str(part))
+    part.rename(folder / f"checkpoint_{algorithm.iteration:03}")
+
+
+class Driver:
+    """A process that trains; it is forked, as the imports take longer than the training."""
+
+    def __init__(self, address, folder):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        fork = multiprocessing.get_context("fork")
+        self.process = fork.Process(target=drive, args=(address, folder))
+        self.process.start()
+
+    def progress(self):
+        path = self.folder / "progress"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def wait_for(self, progress):
+        while self.progress() < progress and self.process.is_alive():
+            time.sleep(0.02)
+
+
+def finished(address, folder):
+    """Drive to the end."""
+    driver = Driver(address, folder)
+    driver.process.join()
+    assert driver.process.exitcode == 0
+    return Outcome(**json.loads((folder / "outcome.json").read_text()))
+
+
+def kill_at_random(address, folder, rng):
+    """Drive, and kill within an iteration, or while everything starts; returns the progress."""
+    driver = Driver(address, folder)
+    before = driver.progress()
+    if rng.random() < 0.8:
+        driver.wait_for(before + int(rng.integers(0, 3)))
+    time.sleep(rng.uniform(0, 2))
+    assert driver.process.is_alive(), "it ended before it was killed"
+    os.kill(driver.process.pid, signal.SIGKILL)
+    driver.process.join()
+    return driver.progress() - before
+
+
+def test_killed_at_random_moments_it_buys_what_it_would_have_bought(address, tmp_path):
+    import rllib_offset.algorithm  # noqa: F401  (before the forks)
+
+    rng, folder = np.random.default_rng(0), tmp_path / "killed"
+    progress = [kill_at_random(address, folder, rng) for _ in range(NUM_KILLS)]
+    found = finished(address, folder)
+    expected = finished(address, tmp_path / "uninterrupted")
+    print(f"\nprogress {progress}\n{expected}\n{found}", file=sys.stderr)
+    assert (found.bought, found.score) == (expected.bought, expected.score)
+    assert (found.bought_twice, found.lost, found.imbalance, found.damaged) == (0, 0, 0, 0)
+    assert found.stored == found.bought
+    assert 0 <= found.lost_results <= NUM_KILLS  # in a worker's hands as it was killed too
+
+
+def test_a_command_is_resumed_after_a_kill_and_after_ctrl_c(tmp_path):
+    command = Command(tmp_path / "x")
+    for number, exit_code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        before = len(command.results())
+        command.start(resume=before > 0)
+        command.wait_for(before + 5)
+        assert command.signal(number) == exit_code
+        end_s = time.monotonic() + 60
+        while command.processes() and time.monotonic() < end_s:
+            time.sleep(0.2)
+        assert command.processes() == []
+    command.start(resume=True)
     command.wait_for(10**9)
     assert command.process.returncode == 0, command.log()
-    last = command.results()[-1]
-    (command.folder / "last.json").write_text(json.dumps(last))
-    return last
-
-
-def books(command, row):
-    """What must not depend on how often a run was interrupted, and what may."""
-    report, slow = command.report(), row["slow"]
-    return {
-        "iterations": row["training_iteration"],
-        "score": row["evaluation"]["normalised_score"],
-        "bought": slow["num_env_steps_lifetime"],
-        "reused": slow["num_env_steps_reused_lifetime"],
-        "wasted": slow["num_env_steps_wasted_lifetime"],
-        "lost": slow["num_labels_lost_lifetime"],
-        "stored": report.num_rows,
-        "bought_twice": report.num_bought_twice,
-        "damaged": len(report.damaged),
-        "finished": num_finished(command.folder),
-    }
-
-
-def kill_at_random(command, rng):
-    """Start or resume a command, and kill it; returns how many iterations it got done."""
-    before = len(command.results())
-    command.start(resume=before > 0)
-    if before == 0 or rng.random() < 0.8:  # else while it starts
-        command.wait_for(before + int(rng.integers(1, 3)))
-    time.sleep(rng.uniform(0, 3))
-    assert command.process.poll() is None, command.log()
-    command.signal(signal.SIGKILL)
-    gone_s = time.monotonic() + 180
-    while command.processes() and time.monotonic() < gone_s:
-        time.sleep(0.2)
-    assert command.processes() == []
-    return len(command.results()) - before
-
-
-def test_killed_at_random_moments_it_buys_what_it_would_have_bought(folder, uninterrupted):
-    command, rng = Command(folder / "killed"), np.random.default_rng(0)
-    moments = [kill_at_random(command, rng) for _ in range(NUM_KILLS)]
-    command.start(resume=True)
-    last = finish(command)
-    expected, found = books(Command(folder / "uninterrupted"), uninterrupted), books(command, last)
-    print(f"\n{moments}\n{expected}\n{found}", file=sys.stderr)
-    assert found["finished"] - found["stored"] <= NUM_KILLS * 4  # in a worker's hands when it died
-    assert found | {"finished": 0} == expected | {"finished": 0}
-    assert found["bought"] == found["stored"] == NUM_ITERATIONS * 8 + 50
+    last, report = command.results()[-1], command.report()
+    bought = last["slow"]["num_env_steps_lifetime"]
+    assert last["training_iteration"] == NUM_ITERATIONS
+    assert bought == report.num_rows == NUM_ITERATIONS * 8 + 50
+    assert report.num_bought_twice == 0
+    assert 0 <= num_finished(Path(tmp_path / "x")) - bought <= 4

@@ -105,6 +105,8 @@ def train(folder, seed=0, faults=None, **changes):
             if faults and iteration in faults:
                 faults[iteration](algorithm)
             result = algorithm.train()
+            buffer = algorithm.estimator.trainer.buffer
+            assert algorithm.ledger.imbalance(buffer.num_added) == 0
         return outcome(algorithm, folder, result, time.monotonic() - start_s)
     finally:
         algorithm.stop()

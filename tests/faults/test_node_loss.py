@@ -1,0 +1,60 @@
+"""A node of the cluster goes away in the middle of an iteration, and training goes on."""
+
+import json
+import os
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tests.faults.trainings import NUM_ITERATIONS, STRIKES_AT, num_finished, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def cluster():
+    """A head and two more nodes, each with room for two replay workers."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=node)
+    for _ in range(2):
+        nodes.add_node(num_cpus=2)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def test_training_goes_on_without_a_node(cluster, tmp_path):
+    import ray
+
+    lost = next(node for node in cluster.worker_nodes)
+
+    def remove(algorithm):
+        before = num_finished(tmp_path)
+
+        def act():
+            while num_finished(tmp_path) == before:
+                threading.Event().wait(0.002)
+            cluster.remove_node(lost, allow_graceful=False)
+
+        threading.Thread(target=act, daemon=True).start()
+
+    outcome = train(
+        tmp_path, faults={STRIKES_AT: remove}, num_env_runners=0, num_cpus_per_replay_worker=1
+    )
+    alive = sum(node["Alive"] for node in ray.nodes())
+    print(f"\n{alive} nodes left\n{json.dumps(asdict(outcome))}", file=sys.stderr)
+    if folder := os.environ.get("FAULT_RESULTS"):
+        Path(folder, "node-removed.json").write_text(json.dumps(asdict(outcome)))
+    assert alive == 2
+    assert outcome.replaced >= 1
+    assert outcome.bought - outcome.wasted == NUM_ITERATIONS * 8 + 50
+    assert (outcome.bought_twice, outcome.lost, outcome.imbalance) == (0, 0, 0)
+    assert outcome.bought == outcome.stored
+    assert 0 <= outcome.lost_results <= 2  # in the hands of its two workers
