@@ -76,9 +76,10 @@ class Simulator:
         state = {STATE: self.state()} if self.can_get else {}
         with _NO_LIMIT if self.step_timeout_s is None else _ended_after(self.step_timeout_s):
             # the action is copied: a request stays as it is
-            obs, reward, terminated, truncated, info = self._call(self.env.step, action.copy())
+            answer = self._call(self.env.step, action.copy())
         self.num_steps += 1
         with self.blame:
+            obs, reward, terminated, truncated, info = answer
             row = _row(obs, reward, terminated, info) | state
             _check_shape("observation", row[OBS], self.env.observation_space.shape)
         if self.can_get:
