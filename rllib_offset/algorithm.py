@@ -176,7 +176,10 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         """Fit the predictor to the labels, and tell the schedule how wrong it was on them."""
         errors = self.estimator.add(labels)
         refits = self.schedule.plan(self.version).refits
-        is_moved = self.schedule.observe(errors, self.estimator.latest_are_inside)
+        misses = self.estimator.latest_misses
+        is_moved = self.schedule.observe(
+            misses if self.schedule.reads_own_units else errors, self.estimator.latest_are_inside
+        )
         if is_moved:
             logger.warning("the slow simulator has moved: older labels are dropped, others bought")
             self.estimator.drop_stale(len(errors))
@@ -189,6 +192,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         }
         if np.isfinite(errors).any():
             values[metrics.FRESH_ERROR] = float(np.nanmean(errors))
+            values[metrics.FRESH_RMSE] = float(np.sqrt(np.nanmean(np.square(misses))))
         if self.estimator.has_labels and refits:
             timer = (TIMERS, metrics.OFFSET_FIT_TIMER)
             with self.metrics.log_time(timer, reduce="mean", window=1):
@@ -210,7 +214,9 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         plan = self.schedule.plan(self.version)
         config, residual = self.config, self.estimator.layout.resynchronises
         num_labels = self._affordable(plan.num_step_labels)
-        candidates = config.candidates_per_label or (2 if config.label_choice == "uniform" else 20)
+        candidates = config.candidates_per_label or (
+            20 if config.label_choice == "uncertain" else 2
+        )
         broadcast = OffsetBroadcast(
             version=self.version,
             correction=self.estimator.correction(),
@@ -223,7 +229,8 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             held_labels=self.estimator.held_labels if num_labels else None,
             max_slow_steps=self._affordable(None),
             request_kind="resync" if residual else "trajectory",
-            records_states=self.label_level == "trajectory" and self.facts.state_dim > 0,
+            records_states=self.facts.state_dim > 0
+            and (self.label_level == "trajectory" or config.label_choice == "ends"),
         )
         timer = (TIMERS, metrics.OFFSET_BROADCAST_TIMER)
         with self.metrics.log_time(timer, reduce="mean", window=1):

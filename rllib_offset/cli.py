@@ -17,6 +17,7 @@ from rllib_offset.commands import (
     labels,
     paper,
     plan,
+    propose,
     replay_one,
     report,
     train,
@@ -69,6 +70,7 @@ train_app.command("file", cls=Verb)(train.train_file)
 app.add_typer(train_app, name="train")
 
 app.command("evaluate", cls=Verb)(evaluate.evaluate)
+app.command("propose", cls=Verb)(propose.propose)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)

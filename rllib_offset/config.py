@@ -18,7 +18,13 @@ from rllib_offset.config_keys import check_keys
 from rllib_offset.correction import OffsetLayout, default_layout
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.estimator import OffsetEstimator
-from rllib_offset.fidelity import FreezeBelow, LabelSchedule, ReplayFraction, StepTrickle
+from rllib_offset.fidelity import (
+    FreezeBelow,
+    LabelRounds,
+    LabelSchedule,
+    ReplayFraction,
+    StepTrickle,
+)
 from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.pair import EnvPair, EnvSpec
 from rllib_offset.pair_facts import PairFacts
@@ -29,7 +35,7 @@ from rllib_offset.timing import Level
 __all__ = ["OffsetConfigMixin"]
 
 Dynamics = Literal["auto", "same", "different"]
-LabelChoice = Literal["uniform", "uncertain"]
+LabelChoice = Literal["uniform", "uncertain", "ends"]
 LabelLevel = Literal["auto", "trajectory", "sample"]
 
 _UNSUPPORTED = {
@@ -96,6 +102,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self.candidates_per_label: int | None = None
         self.freeze_below: float | None = None
         self.freeze_options: dict[str, Any] = {}
+        self.label_rounds: dict[str, Any] | None = None
         self.max_slow_steps: int | None = None
         self.exploitation_threshold = 0.25
 
@@ -225,6 +232,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         candidates_per_label: int | None = NotProvided,
         freeze_below: float | None = NotProvided,
         freeze_options: dict[str, Any] = NotProvided,
+        rounds: dict[str, Any] | None = NotProvided,
         max_slow_steps: int | None = NotProvided,
         exploitation_threshold: float = NotProvided,
     ) -> Self:
@@ -246,12 +254,17 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 before the fit, ``k`` for those of ``k`` iterations ago, ``None`` never waits.
             choice: Which visited steps are labelled: ``"uniform"``, or ``"uncertain"`` for those of
                 the largest ensemble spread.  Steps outside of the labelled region come first.
+                ``"ends"`` takes 60 % of the labels at the steps that episodes end with and the rest
+                on the way there: for tasks whose answer is where an episode ends.
             candidates_per_label: Steps drawn for every label bought; ``None`` takes 2, or 20 for
                 ``"uncertain"``.
             freeze_below: Error on fresh labels, in units of the offset's own spread, below which
                 labelling stops and probing begins (:class:`~rllib_offset.fidelity.FreezeBelow`);
                 ``None`` never stops.  Sample level.
             freeze_options: Further arguments of ``FreezeBelow``.
+            rounds: Buy labels in rounds in place of a few per iteration, until the error on a
+                round's fresh labels is small: arguments of
+                :class:`~rllib_offset.fidelity.LabelRounds`; ``None`` buys no rounds.  Sample level.
             max_slow_steps: Hard limit on the slow steps bought for labels; ``None`` for none.
             exploitation_threshold: Share of the corrections outside of the labelled region above
                 which a run that buys no labels warns of exploitation.
@@ -267,6 +280,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             candidates_per_label=candidates_per_label,
             freeze_below=freeze_below,
             freeze_options=freeze_options,
+            label_rounds=rounds,
             max_slow_steps=max_slow_steps,
             exploitation_threshold=exploitation_threshold,
         )
@@ -325,6 +339,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         """Return the schedule that decides what is labelled."""
         if level == "trajectory":
             return ReplayFraction(self.replay_fraction)
+        if self.label_rounds is not None:
+            return LabelRounds(**self.label_rounds)
         if self.freeze_below is not None:
             return FreezeBelow(self.freeze_below, **self.freeze_options)
         return StepTrickle(self.labels_per_iteration)
@@ -397,6 +413,12 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}
             check_keys(known, self.freeze_options, where="freeze_options")
             FreezeBelow(self.freeze_below, **self.freeze_options)
+        if self.label_rounds is not None:
+            if self.freeze_below is not None:
+                self._value_error("`label_rounds` and `freeze_below` are two schedules; drop one")
+            known = {field.name for field in fields(LabelRounds) if field.init}
+            check_keys(known, self.label_rounds, where="label_rounds")
+            LabelRounds(**self.label_rounds)
 
     def _validate_base_algorithm(self) -> None:
         ancestors = {cls.__name__ for cls in self.algo_class.__mro__}

@@ -336,6 +336,11 @@ class OffsetCorrection:
             return obs
         return np.minimum(np.maximum(obs, self.obs_low), self.obs_high)
 
+    def shifted(self, offsets: NDArray[np.float32]) -> "OffsetCorrection":
+        """Return a correction that predicts ``offsets``, ``(K,)``, more wherever it is asked."""
+        assert self.predictor is not None
+        return replace(self, predictor=self.predictor.shifted(offsets))
+
     def without_correction(self) -> "OffsetCorrection":
         """Return the same layout with the predictor taken out."""
         return replace(self, predictor=None)

@@ -7,6 +7,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
 from rllib_offset import metrics
@@ -22,7 +23,7 @@ from rllib_offset.columns import (
 from rllib_offset.correction import OUTSIDE, OffsetCorrection
 from rllib_offset.measurements import MeasurementReader
 from rllib_offset.replay.requests import ReplayRequest
-from rllib_offset.sampling import StepPicker, falls_on, share_of
+from rllib_offset.sampling import EndPicker, StepPicker, Trajectory, falls_on, share_of
 from rllib_offset.seeded_env_runner import SeededEnvRunner, seeded_torch
 from rllib_offset.simulator_state import get_simulator_states, set_simulator_states
 
@@ -44,6 +45,7 @@ class OffsetBroadcast:
             level.
         choice: Which of the candidates are labelled; those outside of the labelled region come
             first, then ``"uniform"``, any, or ``"uncertain"``, those of the largest spread.
+            ``"ends"`` labels what episodes end with and steps on the way.
         candidates_per_label: Steps drawn per label bought.
         steps_per_request: Steps that travel to a replay worker together.
         held_labels: Sorted hashes of the single steps labelled already, which are not asked for
@@ -59,7 +61,7 @@ class OffsetBroadcast:
     coordinator: ActorHandle | None = None
     replay_fraction: float = 0.0
     num_step_labels: int = 0
-    choice: Literal["uniform", "uncertain"] = "uniform"
+    choice: Literal["uniform", "uncertain", "ends"] = "uniform"
     candidates_per_label: int = 2
     steps_per_request: int = 32
     held_labels: NDArray[np.uint64] | None = None
@@ -199,6 +201,9 @@ class OffsetEnvRunner(SeededEnvRunner):
             self._allowance = self._share(offset.max_slow_steps)
         if num_timesteps and offset.num_step_labels:
             quota = self._share(offset.num_step_labels)
+            if offset.choice == "ends":
+                self._picker = EndPicker(rng, quota)
+                return
             self._picker = StepPicker.draw(rng, num_timesteps, quota, offset.candidates_per_label)
 
     def _share(self, total: int) -> int:
@@ -210,6 +215,11 @@ class OffsetEnvRunner(SeededEnvRunner):
         if correction is not None and correction.predictor is not None and self._num_seen:
             fraction = self._num_outside / self._num_seen
             self.metrics.log_value(metrics.OUTSIDE_FRACTION, fraction, window=1)
+
+    @override(SeededEnvRunner)
+    def _end_episode(self, episode: SingleAgentEpisode, trajectory: Trajectory) -> None:
+        self._picker.take(trajectory.fast)
+        super()._end_episode(episode, trajectory)
 
     @property
     def _correction(self) -> OffsetCorrection | None:

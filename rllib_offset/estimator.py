@@ -51,6 +51,7 @@ class OffsetEstimator:
         self._held = np.zeros(0, np.uint64)  # sorted
         self._latest_rewards: list[float] = []
         self._latest_inside: list[NDArray[np.bool_]] = []
+        self._latest_misses: list[NDArray[np.float64]] = []
 
     @property
     def has_labels(self) -> bool:
@@ -71,6 +72,7 @@ class OffsetEstimator:
         """
         self._latest_rewards = []
         self._latest_inside = []
+        self._latest_misses = []
         errors = [self._add_one(*rows, result) for result in results if (rows := _valid(result))]
         return np.concatenate(errors) if errors else np.zeros(0)
 
@@ -99,8 +101,11 @@ class OffsetEstimator:
         self, offsets: NDArray[np.float32], predicted: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         if not self.trainer.is_fitted:
-            return np.full(len(offsets), np.nan)
-        weighted = np.nan_to_num(offsets - predicted) * self.trainer.spread_weights
+            self._latest_misses.append(np.full(len(offsets), np.nan))
+            return self._latest_misses[-1]
+        missed = np.nan_to_num(offsets - predicted)
+        self._latest_misses.append(np.sqrt(np.square(missed).mean(axis=1)))
+        weighted = missed * self.trainer.spread_weights
         return np.asarray(np.linalg.norm(weighted, axis=1), np.float64)
 
     def drop_stale(self, num_kept: int) -> None:
@@ -114,6 +119,14 @@ class OffsetEstimator:
     def latest_are_inside(self) -> NDArray[np.bool_]:
         """Which labels of the latest :meth:`add` lay within the labelled region, ``(N,)``."""
         return np.concatenate(self._latest_inside) if self._latest_inside else np.zeros(0, bool)
+
+    @property
+    def latest_misses(self) -> NDArray[np.float64]:
+        """Error of the predictor on each label of the latest :meth:`add` before it is fitted.
+
+        ``(N,)``, root mean square over the targets in their own units; NaN before the first fit.
+        """
+        return np.concatenate(self._latest_misses) if self._latest_misses else np.zeros(0)
 
     def fit(self, *, anew: bool = False) -> FitResult:
         """Fit the predictor to the labels held; ``anew`` takes as many steps as the first time."""

@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike
 
 from rllib_offset.value_rules import check_values, number, whole
 
-__all__ = ["FreezeBelow", "LabelPlan", "LabelSchedule", "ReplayFraction", "StepTrickle"]
+__all__ = [
+    "FreezeBelow",
+    "LabelPlan",
+    "LabelRounds",
+    "LabelSchedule",
+    "ReplayFraction",
+    "StepTrickle",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class LabelSchedule(ABC):
     """Decides, iteration by iteration, which labels to buy."""
 
     is_frozen: bool = False
+    reads_own_units: bool = False  # errors in the units of the targets, not in those of the offset
     burst_labels: int = 0  # to buy at well-spread states when `observe` says labels are stale
 
     @abstractmethod
@@ -48,7 +56,8 @@ class LabelSchedule(ABC):
         """Take note of the errors on fresh labels, measured before they were fitted.
 
         Args:
-            errors: ``(N,)``, in units of the offset's own spread.
+            errors: ``(N,)``, in units of the offset's own spread, or of the targets where
+                ``reads_own_units`` says so.
             is_inside: ``(N,)``, which of them lie within the labelled region; all, if not given.
 
         Returns:
@@ -106,6 +115,12 @@ _FREEZE_RULES = {
     "probe_labels": whole(1),
     "unfreeze_factor": number(above=0),
     "burst_labels": whole(0),
+}
+_ROUND_RULES = {
+    "labels": whole(1),
+    "interval": whole(1),
+    "tolerance": number(above=0),
+    "probe_labels": whole(1),
 }
 
 
@@ -190,6 +205,59 @@ class FreezeBelow(LabelSchedule):
     def set_state(self, state: dict[str, Any]) -> None:
         """Resume from :meth:`get_state`."""
         self._errors = list(state["errors"])
+        self.is_frozen = bool(state["is_frozen"])
+
+
+@dataclass
+class LabelRounds(LabelSchedule):
+    """Buy labels in rounds, until the predictor is right where the policy leads; then only probe.
+
+    An agent looks for whatever a predictor flatters, so labels bought beforehand say little of the
+    error that counts.  Every ``interval`` iterations a round buys ``labels``, and the predictor is
+    fitted once.  A round whose labels were predicted within ``tolerance`` is the last full one: the
+    rounds that follow buy ``probe_labels``, until one of them is off again.
+
+    Args:
+        labels: Labels of a round.
+        interval: Iterations between rounds.
+        tolerance: Error on a round's labels before they are fitted below which labelling stops:
+            root mean square, in the units of the targets (0.02 of a logarithm is 2 %).
+        probe_labels: Labels of a round that only checks.
+    """
+
+    labels: int = 40
+    interval: int = 8
+    tolerance: float = 0.02
+    probe_labels: int = 10
+    reads_own_units: bool = field(default=True, init=False)
+    is_frozen: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_values(vars(self), _ROUND_RULES)
+
+    def plan(self, iteration: int) -> LabelPlan:
+        """Return a round's labels every ``interval`` iterations, nothing in between."""
+        is_due = (iteration + 1) % self.interval == 0
+        labels = self.probe_labels if self.is_frozen else self.labels
+        return LabelPlan(
+            num_step_labels=labels if is_due else 0,
+            refits=is_due or iteration == 0,  # labels bought before training arrive at 0
+        )
+
+    def observe(self, errors: ArrayLike, is_inside: ArrayLike | None = None) -> bool:
+        """Stop after a round that was predicted well, go on after one that was not."""
+        errors = np.ravel(np.asarray(errors, float))
+        fresh = errors[np.isfinite(errors)].tolist()
+        if fresh:
+            self.is_frozen = _rms(fresh) < self.tolerance
+        return False
+
+    def get_state(self) -> dict[str, Any]:
+        """Return whether it only probes."""
+        return {"is_frozen": self.is_frozen}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Resume from :meth:`get_state`."""
         self.is_frozen = bool(state["is_frozen"])
 
 

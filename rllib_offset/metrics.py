@@ -8,6 +8,7 @@ OFFSET = "offset"
 LOSS = "loss"
 HOLDOUT_MAE = "holdout_mae"
 FRESH_ERROR = "fresh_error"  # on new labels before they are fitted, relative to the offset's spread
+FRESH_RMSE = "fresh_rmse"  # the same, root mean square in the units of the targets
 ENSEMBLE_STD = "ensemble_std"
 COVERAGE = "coverage"
 DIVERGENCE = "divergence"

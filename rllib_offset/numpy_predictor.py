@@ -4,6 +4,7 @@ Holds finished weights and cannot be trained. It pickles, and importing it impor
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,6 +97,12 @@ class NumpyPredictor:
     def _normalized(self, inputs: ArrayLike) -> Float32Array:
         x: Float32Array = np.asarray(inputs, np.float32) - self.input_mean
         return x * self.input_gain
+
+    def shifted(self, offsets: ArrayLike) -> "NumpyPredictor":
+        """Return a predictor that says ``offsets``, ``(K,)``, more everywhere."""
+        other = copy(self)
+        other.output_mean = self.output_mean + np.asarray(offsets, np.float32)
+        return other
 
     def _members(self, inputs: ArrayLike) -> Float32Array:
         """Predict with every member, less the common output mean: ``(M, B, K)``."""

@@ -18,7 +18,7 @@ from rllib_offset.correction import OffsetCorrection, OffsetLayout
 from rllib_offset.env_runner import OffsetBroadcast, OffsetEnvRunner
 from rllib_offset.envs.point_mass import PointMassModel
 from rllib_offset.estimator import OffsetEstimator
-from rllib_offset.pair import EnvSpec, make_env
+from rllib_offset.pair import EnvPair, EnvSpec, make_env
 from rllib_offset.pair_facts import probe_pair
 from rllib_offset.predictor import torch_threads
 from rllib_offset.sampling import Trajectory
@@ -27,6 +27,7 @@ from rllib_offset.seeded_env_runner import EVALUATION_SEED, registered_env
 __all__ = [
     "AgentView",
     "greedy_trajectories",
+    "restored_pair",
     "restored_runner",
     "target_names",
     "view_of_algorithm",
@@ -175,6 +176,22 @@ def restored_runner(
     if estimator is not None:
         runner.set_offset(OffsetBroadcast(version=0, correction=estimator.correction()))
     return runner
+
+
+def restored_pair(checkpoint: Path) -> EnvPair:
+    """Return the two simulators that a checkpoint of OffsetA2C or OffsetPPO was trained with.
+
+    Raises:
+        ValueError: If the folder is no such checkpoint.
+    """
+    config = _restored_config(checkpoint)
+    if getattr(config, "slow_env", None) is None:
+        raise ValueError(
+            f"{checkpoint} is of {config.algo_class.__name__}, which has no slow simulator; "
+            "give a checkpoint of OffsetA2C or OffsetPPO"
+        )
+    pair: EnvPair = config.pair()
+    return pair
 
 
 def target_names(layout: OffsetLayout) -> list[str]:

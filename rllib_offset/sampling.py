@@ -24,7 +24,15 @@ from rllib_offset.columns import (
 from rllib_offset.correction import OffsetCorrection
 from rllib_offset.measurements import NO_READER, MeasurementReader
 
-__all__ = ["Recorder", "StepPicker", "Trajectory", "falls_on", "label_hashes", "share_of"]
+__all__ = [
+    "EndPicker",
+    "Recorder",
+    "StepPicker",
+    "Trajectory",
+    "falls_on",
+    "label_hashes",
+    "share_of",
+]
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,9 @@ class StepPicker:
         self._picked.append(slice_columns(fast, lanes[turns]))
         self._passed = due
 
+    def take(self, episode: Columns) -> None:
+        """Look at the steps of an episode that has ended; single steps are picked before."""
+
     def advance(self, running: NDArray[np.bool_]) -> None:
         """Count the steps that the running lanes took."""
         self._seen += int(np.count_nonzero(running))
@@ -160,17 +171,68 @@ class StepPicker:
             return {}
         columns = concat_columns(self._picked)
         ranks = self._ranks[: len(columns[REWARD])]
-        hashes = label_hashes(*correction.layout.identity(columns, reader))
-        is_new = np.zeros(len(ranks), bool)
-        is_new[np.unique(hashes, return_index=True)[1]] = True
-        if held_labels is not None and len(held_labels):
-            is_new &= ~np.isin(hashes, held_labels)
+        is_new = _are_new(label_hashes(*correction.layout.identity(columns, reader)), held_labels)
         spread = correction.relative_spread(columns, reader)
         is_inside = spread <= correction.flag_threshold
         uncertainty = -spread if choice == "uncertain" else np.zeros(len(ranks))
         order = np.lexsort((ranks, uncertainty, is_inside, ~is_new))
         num_labels = min(self._quota, int(is_new.sum()))
         return slice_columns(columns, np.sort(order[:num_labels]))
+
+
+class EndPicker(StepPicker):
+    """Picks the steps that episodes end with, and some on the way there.
+
+    For tasks whose answer is where an episode ends: a design, a path, a setting.
+
+    Args:
+        rng: Draws the steps on the way, and which episodes are labelled.
+        quota: Labels to buy, 60 % of them at the ends.
+    """
+
+    _SHARE_OF_ENDS = 0.6
+    _STEPS_ON_THE_WAY = 8
+
+    def __init__(self, rng: np.random.Generator, quota: int) -> None:
+        nothing = np.zeros(0, np.int64)
+        super().__init__(nothing, nothing, quota)
+        self._rng = rng
+
+    def take(self, episode: Columns) -> None:
+        """Keep the last step of an episode and one of its first eight."""
+        last = len(episode[REWARD]) - 1
+        on_the_way = int(self._rng.integers(min(last, self._STEPS_ON_THE_WAY - 1) + 1))
+        self._picked.append(slice_columns(episode, np.array([last, on_the_way])))
+
+    def chosen(
+        self,
+        correction: OffsetCorrection,
+        choice: str = "ends",
+        held_labels: NDArray[np.uint64] | None = None,
+        reader: MeasurementReader = NO_READER,
+    ) -> Columns:
+        """Return the steps to label, of episodes drawn at random; none labelled already."""
+        if not self._picked:
+            return {}
+        order = self._rng.permutation(len(self._picked))
+        columns = concat_columns([self._picked[i] for i in order])
+        is_new = _are_new(label_hashes(*correction.layout.identity(columns, reader)), held_labels)
+        ends, on_the_way = (np.flatnonzero(is_new[part::2]) * 2 + part for part in (0, 1))
+        num_ends = max(round(self._SHARE_OF_ENDS * self._quota), self._quota - len(on_the_way))
+        ends = ends[:num_ends]
+        chosen = np.concatenate([ends, on_the_way[: self._quota - len(ends)]])
+        return slice_columns(columns, np.sort(chosen))
+
+
+def _are_new(
+    hashes: NDArray[np.uint64], held_labels: NDArray[np.uint64] | None
+) -> NDArray[np.bool_]:
+    """Tell which steps are the first of their hash, and not labelled already."""
+    is_new = np.zeros(len(hashes), bool)
+    is_new[np.unique(hashes, return_index=True)[1]] = True
+    if held_labels is not None and len(held_labels):
+        is_new &= ~np.isin(hashes, held_labels)
+    return is_new
 
 
 def label_hashes(*columns: NDArray[Any]) -> NDArray[np.uint64]:

@@ -105,10 +105,11 @@ _OURS: dict[str, Rule] = {
     "labels_per_iteration": number(0),
     "replay_fraction": _SHARE,
     "max_replay_lag": whole(0) | NONE,
-    "label_choice": choice("uniform", "uncertain"),
+    "label_choice": choice("uniform", "uncertain", "ends"),
     "candidates_per_label": whole(1) | NONE,
     "freeze_below": number(above=0) | NONE,
     "freeze_options": MAPPING,
+    "label_rounds": MAPPING | NONE,
     "max_slow_steps": whole(0) | NONE,
     "exploitation_threshold": _SHARE,
 }

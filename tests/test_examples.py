@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rllib_offset import EnvPair
+from tests.opamp import needs_library
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
@@ -77,6 +78,18 @@ def test_the_corrected_environment_trains_agents_of_other_libraries(tmp_path):
     )
     assert truth > -15  # measured: -4.3; a random agent has -88, the best possible one -3.3
     assert abs(promise - truth) < 15
+
+
+@pytest.mark.slow
+@needs_library
+def test_a_design_is_proposed_after_a_training_cut_short():
+    example = load("opamp_design")
+    small = {"train_batch_size_per_learner": 600, "minibatch_size": 300, "num_epochs": 1}
+    small |= {"num_envs_per_env_runner": 20, "num_replay_workers": 0, "initial_labels": 4}
+    small |= {"offset_initial_steps": 5, "slow_env_config": {"group": 25}}
+    (proposal,) = example.main(2, small)  # too short to pass, long enough to be verified
+    assert 1 <= proposal.slow_steps <= 3
+    assert set(proposal.attempts[0].verified) >= set(example.REQUEST)
 
 
 def run_script(name, home):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_offset.fidelity import FreezeBelow, ReplayFraction, StepTrickle
+from rllib_offset.fidelity import FreezeBelow, LabelRounds, ReplayFraction, StepTrickle
 
 
 def test_the_paper_replays_every_trajectory():
@@ -98,3 +98,39 @@ def test_errors_that_are_not_known_yet_decide_nothing():
 def test_a_trickle_buys_its_rate_on_average(per_iteration):
     schedule = StepTrickle(per_iteration)
     assert sum(schedule.plan(i).num_step_labels for i in range(40)) == 40 * per_iteration
+
+
+def test_rounds_come_at_an_interval_and_the_predictor_is_fitted_then():
+    schedule = LabelRounds(labels=40, interval=8)
+    plans = [schedule.plan(i) for i in range(16)]
+    assert [i for i, plan in enumerate(plans) if plan.num_step_labels] == [7, 15]
+    assert [i for i, plan in enumerate(plans) if plan.refits] == [0, 7, 15]
+    assert all(plan.probes for plan in plans)
+
+
+def test_rounds_become_probes_once_one_was_predicted_well_and_grow_when_one_was_not():
+    schedule = LabelRounds(labels=40, interval=1, tolerance=0.02, probe_labels=10)
+    bought = []
+    for error in (np.nan, 0.05, 0.01, 0.015, 0.03, 0.01):
+        bought.append(schedule.plan(0).num_step_labels)
+        schedule.observe([error] * bought[-1])
+    assert bought == [40, 40, 40, 10, 10, 40]
+
+
+def test_one_design_that_is_far_off_is_enough_to_go_on_with_rounds():
+    schedule = LabelRounds(tolerance=0.02)
+    schedule.observe([0.0] * 39 + [0.5])
+    assert not schedule.is_frozen
+
+
+def test_resumed_rounds_know_whether_they_only_probe():
+    schedule, resumed = LabelRounds(), LabelRounds()
+    schedule.observe([0.001])
+    resumed.set_state(schedule.get_state())
+    assert resumed.plan(7) == schedule.plan(7)
+
+
+@pytest.mark.parametrize("wrong", [{"labels": 0}, {"tolerance": 0.0}, {"interval": 0.5}])
+def test_rounds_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LabelRounds(**wrong)

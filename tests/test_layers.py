@@ -48,6 +48,7 @@ FLOORS = (
         "paper_timings",
         "planner",
         "played_episodes",
+        "proposals",
         "report",
         "report_answer",
         "report_claims",

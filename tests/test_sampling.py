@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
 from rllib_offset.env_runner import falls_on
-from rllib_offset.sampling import Recorder, StepPicker, share_of
+from rllib_offset.sampling import EndPicker, Recorder, StepPicker, label_hashes, share_of
 from tests.envs import ACTION_SPACES
 
 LAYOUT = OffsetLayout(("obs",), ("reward",), 1, ACTION_SPACES["box"])
@@ -118,3 +118,37 @@ def test_a_fraction_of_the_episodes_is_spread_evenly(fraction, phase, count):
 def test_the_whole_and_the_empty_fraction_are_exact(phase):
     assert all(falls_on(ordinal, 1.0, phase) for ordinal in range(50))
     assert not any(falls_on(ordinal, 0.0, phase) for ordinal in range(50))
+
+
+def episodes_taken(quota, lengths):
+    """Let episodes of the given lengths end; step `s` of episode `e` has the state `[e, s]`."""
+    picker = EndPicker(np.random.default_rng(0), quota)
+    for number, length in enumerate(lengths):
+        state = np.array([[number, step] for step in range(length)], np.float64)
+        picker.take({"state": state, "action": state, "obs": state, "reward": state[:, 0]})
+    return picker
+
+
+def test_six_labels_in_ten_are_where_episodes_end_the_others_among_the_first_steps():
+    picked = episodes_taken(10, [30] * 50).chosen(NOTHING_LEARNED)["state"]
+    ends = picked[:, 1] == 29
+    assert (ends.sum(), (~ends).sum()) == (6, 4)
+    assert (picked[~ends, 1] < 8).all()
+
+
+def test_an_end_that_is_labelled_already_is_left_to_another_episode():
+    picker = episodes_taken(10, [30] * 8)
+    held = np.array([[number, 29] for number in range(5)], np.float64)
+    hashes = np.sort(label_hashes(held, held))
+    picked = picker.chosen(NOTHING_LEARNED, held_labels=hashes)["state"]
+    ends = picked[picked[:, 1] == 29]
+    assert sorted(ends[:, 0]) == [5, 6, 7]
+    assert len(picked) == 10  # steps on the way fill up
+
+
+def test_an_episode_of_one_step_gives_one_label():
+    assert len(episodes_taken(5, [1]).chosen(NOTHING_LEARNED)["state"]) == 1
+
+
+def test_no_episode_gives_no_label():
+    assert episodes_taken(5, []).chosen(NOTHING_LEARNED) == {}

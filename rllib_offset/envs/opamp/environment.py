@@ -7,8 +7,9 @@ import numpy as np
 from gymnasium.spaces import MultiDiscrete
 from numpy.typing import ArrayLike, NDArray
 
+from rllib_offset.envs.opamp.design import PARAMETERS
 from rllib_offset.envs.opamp.drawing import render_bode
-from rllib_offset.envs.opamp.measurement import Evaluation, to_learned
+from rllib_offset.envs.opamp.measurement import SPECS, Evaluation, from_learned, to_learned
 from rllib_offset.envs.opamp.simulators import EngineName, Fidelity, Simulator, open_simulator
 from rllib_offset.envs.opamp.task import OpAmpTask
 
@@ -177,6 +178,15 @@ class OpAmpEnv(gym.Env[Observation, NDArray[np.int64]]):
     ) -> NDArray[np.float32]:
         """Return what the offset depends on, ``(..., 18)``, from the same arguments."""
         return self.task.predictor_inputs(measurement, state, action)
+
+    def name_design(self, state: Floats, action: ArrayLike | None = None) -> dict[str, float]:
+        """Return the sizes that an action leads to from a state ``(12,)``, by name."""
+        reached = state if action is None else self.task.move(state, action)
+        return dict(zip(PARAMETERS, map(float, self.task.designs(reached)), strict=True))
+
+    def name_measurement(self, measurement: ArrayLike) -> dict[str, float]:
+        """Return the specs of a measurement ``(4,)`` in V/V, Hz, deg and A, by name."""
+        return dict(zip(SPECS, map(float, from_learned(measurement)), strict=True))
 
     def get_simulator_state(self) -> Floats:
         """Return a copy of sizes, targets and steps taken, ``(12,)``."""
