@@ -107,24 +107,30 @@ class RewardObservingEnv(CountingEnv):
 
 
 class DictObservationEnv(StatefulEnv):
-    """Observes a Dict with float64 and Discrete parts, and a matrix."""
+    """Observes float64 and Discrete parts, and a matrix; config `kind`: "dict" or "tuple"."""
 
     def __init__(self, config=None):
-        super().__init__(config)
-        self.observation_space = spaces.Dict(
-            {
-                "count": spaces.Discrete(4),
-                "matrix": spaces.Box(-1, 1, (2, 2), np.float64),
-                "position": spaces.Box(-np.inf, np.inf, (1,), np.float64),
-            }
+        super().__init__({"kind": "dict"} | (config or {}))
+        parts = {
+            "count": spaces.Discrete(4),
+            "matrix": spaces.Box(-1, 1, (2, 2), np.float64),
+            "position": spaces.Box(-np.inf, np.inf, (1,), np.float64),
+        }
+        self.observation_space = (
+            spaces.Dict(parts) if self._is_dict else spaces.Tuple(tuple(parts.values()))
         )
 
+    @property
+    def _is_dict(self):
+        return self.config["kind"] == "dict"
+
     def _obs(self):
-        return {
+        parts = {
             "count": np.int64(self.count % 4),
             "matrix": np.eye(2),
             "position": np.array([self.position]),
         }
+        return parts if self._is_dict else tuple(parts.values())
 
 
 class TextActionEnv(CountingEnv):

@@ -5,9 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from ray.rllib.algorithms.appo import APPO
+from ray.rllib.algorithms.dqn import DQN
+from ray.rllib.algorithms.impala import IMPALA
+from ray.rllib.algorithms.sac import SAC
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
-from rllib_offset import A2CConfig, OffsetA2CConfig, OffsetPPOConfig
+from rllib_offset import A2CConfig, OffsetA2CConfig, OffsetMixin, OffsetPPOConfig
+from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetEnvRunner
 
 pytestmark = pytest.mark.ray
@@ -85,26 +91,78 @@ def test_equal_simulators_leave_offset_a2c_equal_to_a2c():
         np.testing.assert_array_equal(values, weights[1][name])
 
 
-@pytest.mark.parametrize("make_config", [OffsetA2CConfig, OffsetPPOConfig])
+@pytest.mark.parametrize("make_config", [A2CConfig, OffsetA2CConfig, OffsetPPOConfig])
 def test_saved_and_resumed_equals_uninterrupted(make_config, tmp_path):
     uninterrupted = trained(small(make_config()), 4)
     algorithm = small(make_config()).build_algo()
     algorithm.train()
     algorithm.train()
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    ledger = algorithm.ledger
+    ledger = getattr(algorithm, "ledger", None)
     algorithm.stop()
-    np.random.default_rng(0)
     np.random.seed(99)  # noqa: NPY002 (a resumed run starts from other global states)
+    torch.manual_seed(99)
     resumed = small(make_config()).build_algo()
     resumed.restore_from_path(str(tmp_path / "checkpoint"))
-    assert resumed.ledger == ledger
+    assert getattr(resumed, "ledger", None) == ledger
     resumed.train()
     resumed.train()
     try:
         assert fingerprint(resumed) == uninterrupted
     finally:
         resumed.stop()
+
+
+def test_a_checkpoint_goes_on_with_other_numbers_of_runners_and_replay_workers(tmp_path):
+    algorithm = small(OffsetA2CConfig()).build_algo()
+    algorithm.train()
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    saved = fingerprint(algorithm)
+    algorithm.stop()
+    config = small(OffsetA2CConfig(), workers=1)
+    config.env_runners(num_env_runners=2, num_envs_per_env_runner=5, num_cpus_per_env_runner=0.25)
+    resumed = config.build_algo()
+    resumed.restore_from_path(str(tmp_path / "checkpoint"))
+    restored = fingerprint(resumed)
+    versions = resumed.env_runner_group.foreach_env_runner(
+        lambda runner: runner.offset.version, local_env_runner=False
+    )
+    result = resumed.train()
+    resumed.stop()
+    assert restored == saved
+    assert versions == [1, 1]
+    assert result["training_iteration"] == 2
+    assert result["slow"]["num_env_steps_lifetime"] == result["offset"]["num_labels"] == 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "action"), [("dict", "box"), ("dict", "discrete"), ("tuple", "multi_discrete")]
+)
+def test_structured_observations_and_every_kind_of_action_train(kind, action):
+    config = small(OffsetA2CConfig()).environment(
+        "tests.envs.DictObservationEnv", env_config={"action": action, "kind": kind}
+    )
+    env_config = {"action": action, "kind": kind, "bonus": 0.5}
+    config.slow_simulator(env="tests.envs.DictObservationEnv", env_config=env_config)
+    algorithm = config.training(train_batch_size_per_learner=100).build_algo()
+    result = algorithm.train()
+    ledger = algorithm.ledger
+    algorithm.stop()
+    assert result["slow"]["num_env_steps_lifetime"] == result["offset"]["num_labels"] == 100
+    assert ledger.num_invalid == ledger.num_replays_lost == 0
+    assert result["env_runners"]["num_env_steps_sampled"] == 100
+
+
+def test_labels_that_may_be_late_are_never_waited_for():
+    config = small(OffsetA2CConfig(), workers=1).labels(max_replay_lag=None)
+    config.slow_simulator(env_config={**SHORT, "step_cost_s": 0.05})  # 10 s for a batch
+    algorithm = config.build_algo()
+    results = [algorithm.train() for _ in range(2)]
+    outstanding = sum(len(request) for request in algorithm.replay.outstanding())
+    algorithm.stop()
+    assert all(result["slow"]["replay_wait_s"] < 2 for result in results)
+    assert outstanding + results[-1]["slow"]["num_env_steps_lifetime"] >= 380
+    assert outstanding > 0
 
 
 def test_every_trajectory_is_replayed_and_counted():
@@ -225,6 +283,28 @@ def test_misuse_is_refused_before_any_actor_starts(change, message):
     config = small(OffsetA2CConfig())
     with pytest.raises(ValueError, match=message):
         change(config).validate()
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        (DQN, "learns from a replay buffer"),
+        (SAC, "learns from a replay buffer"),
+        (IMPALA, "samples asynchronously"),
+        (APPO, "samples asynchronously"),
+    ],
+)
+def test_an_algorithm_that_would_mix_old_corrections_is_refused_with_the_reason(base, reason):
+    class Corrected(OffsetMixin, base):
+        pass
+
+    class CorrectedConfig(OffsetConfigMixin, type(base.get_default_config())):
+        pass
+
+    config = CorrectedConfig(algo_class=Corrected).environment(FAST).slow_simulator(env=SLOW)
+    with pytest.raises(ValueError, match=f"Corrected {reason}") as caught:
+        config.validate()
+    assert "synchronous on-policy algorithms" in str(caught.value)
 
 
 def test_misspelt_keys_of_a_dict_name_the_nearest_valid_key():
