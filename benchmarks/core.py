@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 from harness import Arm, Run, interval, markdown, run_all, table
 
+# Ray lends a run one CPU, and its replay workers are to run beside it
+IN_ACTORS = {"num_replay_workers": 2, "num_cpus_per_replay_worker": 0}
+
 ARMS = [
     Arm("baseline", "pointmass-baseline", is_slow_only=True),
     Arm("transfer", "pointmass-transfer"),
     Arm("offset", "pointmass-offset-serial"),
+    Arm("offset-parallel", "pointmass-offset", IN_ACTORS),
     Arm("literal", "pointmass-offset-literal"),
     Arm("offset-ppo", "pointmass-offset-ppo"),
     Arm("sparse", "pointmass-offset-sparse"),

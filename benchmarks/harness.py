@@ -132,7 +132,7 @@ def train_arm(arm: Arm, seed: int) -> Run:
     algorithm_class = ray.tune.registry.get_trainable_cls(overrides.pop("run", spec["run"]))
     config = {**spec["config"], "env": spec["env"], "seed": seed, **overrides}
     if issubclass(algorithm_class, rllib_offset.OffsetMixin):
-        config["num_replay_workers"] = 0
+        config |= {"num_replay_workers": 0, **overrides}
     elif algorithm_class.__name__ == "PPO":
         config = _on_our_runner(algorithm_class, config)
     config["evaluation_config"] = EVALUATION
