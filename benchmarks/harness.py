@@ -135,7 +135,7 @@ def train_arm(arm: Arm, seed: int) -> Run:
         config |= {"num_replay_workers": 0, **overrides}
     elif algorithm_class.__name__ == "PPO":
         config = _on_our_runner(algorithm_class, config)
-    config["evaluation_config"] = EVALUATION
+    config["evaluation_config"] = {**spec["config"].get("evaluation_config", {}), **EVALUATION}
     algorithm = algorithm_class(config=translate_keys(config))
     curve: dict[str, list[float]] = {key: [] for key in _COLUMNS}
     outside: list[float] = []

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from rllib_offset import A2CConfig
+from rllib_offset import A2CConfig, OffsetA2CConfig, OffsetPPOConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
+CONFIGS = {"A2C": A2CConfig, "OffsetA2C": OffsetA2CConfig, "OffsetPPO": OffsetPPOConfig}
 TUNED_CONFIGS = Path(__file__).parents[1] / "tuned_configs"
 SCHEDULES: dict[str, Any] = {
     "lr": [[0, 0.01], [400, 0.002]],
@@ -35,12 +36,17 @@ def test_learning_rate_and_entropy_coefficient_follow_their_schedules():
     assert entropies == pytest.approx([0.1 - 0.1 * min(n, 400) / 400 for n in steps], abs=1e-6)
 
 
+def tuned(experiment: str, **changes: Any) -> tuple[Any, dict[str, float]]:
+    """Return the algorithm of a tuned config, and when its training stops."""
+    (spec,) = yaml.safe_load((TUNED_CONFIGS / f"{experiment}.yaml").read_text()).values()
+    config = CONFIGS[spec["run"]]().environment(spec["env"])
+    return config.update_from_dict(spec["config"] | changes).build_algo(), spec["stop"]
+
+
 def train(experiment: str, seed: int) -> tuple[float, int]:
     """Return the mean return of the last evaluation, and the steps trained."""
-    (spec,) = yaml.safe_load((TUNED_CONFIGS / f"{experiment}.yaml").read_text()).values()
-    config = A2CConfig().environment(spec["env"]).update_from_dict(spec["config"])
-    algorithm = config.debugging(seed=seed).build_algo()
-    threshold, max_steps = spec["stop"].values()
+    algorithm, stop = tuned(experiment, seed=seed)
+    threshold, max_steps = stop.values()
     mean_return, num_steps = -np.inf, 0
     while mean_return < threshold and num_steps < max_steps:
         result = algorithm.train()
@@ -60,3 +66,42 @@ def train(experiment: str, seed: int) -> tuple[float, int]:
 def test_a2c_learns(experiment, threshold, seed):
     mean_return, _ = train(experiment, seed)
     assert mean_return >= threshold
+
+
+HERE: dict[str, Any] = {"num_env_runners": 0, "num_learners": 0, "num_replay_workers": 0}
+APART: dict[str, Any] = {
+    "num_env_runners": 2,
+    "num_cpus_per_env_runner": 0.25,
+    "num_envs_per_env_runner": 5,  # ten lanes in all, as with one runner
+    "num_learners": 1,
+    "num_cpus_per_learner": 0.25,
+    "num_replay_workers": 2,
+    "num_cpus_per_replay_worker": 0.25,
+}
+
+
+@pytest.mark.learning
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("placement", [HERE, APART], ids=["in-the-driver", "in-actors"])
+@pytest.mark.parametrize(
+    ("experiment", "num_labels"),
+    [
+        ("pointmass-offset-samples", 350),
+        ("pointmass-offset", 300_000),
+        ("pointmass-offset-ppo-samples", 110),
+        ("pointmass-offset-ppo", 60_000),
+    ],
+)
+def test_runners_learner_and_replays_in_other_processes_learn_the_same(
+    experiment, num_labels, placement
+):
+    algorithm, stop = tuned(experiment, seed=0, **placement)
+    for _ in range(stop["training_iteration"]):
+        result = algorithm.train()
+    algorithm.stop()
+    assert result["evaluation"]["normalised_score"] >= 0.97
+    assert result["slow"]["num_env_steps_lifetime"] == num_labels
+    assert (
+        result["env_runners"]["num_env_steps_sampled_lifetime"]
+        == 1000 * result["training_iteration"]
+    )
