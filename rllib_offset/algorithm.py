@@ -6,7 +6,6 @@
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,15 +294,21 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
 
     def _report_batch_time(self, batch_s: float, before: Ledger) -> None:
         """Log how long the iteration took, and how long section 3.4 says that it takes."""
-        sampled, peek = ENV_RUNNER_RESULTS, partial(self.metrics.peek, default=0.0)
-        measured = BatchTime(
+
+        def logged(*key: str) -> float:
+            return float(np.nan_to_num(self.metrics.peek(key, default=0.0)))
+
+        env_steps = int(logged(ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED))
+        if not env_steps:
+            return  # every runner was down
+        batch = BatchTime(
             batch_s=batch_s,
-            sampling_s=peek((sampled, metrics.SAMPLING_TIME_S)),
-            wait_s=peek((metrics.SLOW, metrics.REPLAY_WAIT_S)),
-            fit_s=peek((TIMERS, metrics.OFFSET_FIT_TIMER))
-            + peek((TIMERS, metrics.OFFSET_BROADCAST_TIMER)),
-            env_steps=int(peek((sampled, NUM_ENV_STEPS_SAMPLED))),
-            trajectory_steps=peek((sampled, EPISODE_LEN_MEAN)),
+            sampling_s=logged(ENV_RUNNER_RESULTS, metrics.SAMPLING_TIME_S),
+            wait_s=logged(metrics.SLOW, metrics.REPLAY_WAIT_S),
+            fit_s=logged(TIMERS, metrics.OFFSET_FIT_TIMER)
+            + logged(TIMERS, metrics.OFFSET_BROADCAST_TIMER),
+            env_steps=env_steps,
+            trajectory_steps=logged(ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN),
             slow_steps=self.ledger.num_env_steps - before.num_env_steps,
             slow_s=self.ledger.sim_time_s - before.sim_time_s,
             workers=self.config.num_replay_workers,
@@ -312,8 +317,8 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         )
         values = {
             (TIMERS, metrics.BATCH_TIME_S): batch_s,
-            (TIMERS, metrics.PREDICTED_BATCH_TIME_S): measured.predicted_s,
-            (metrics.SLOW, metrics.UTILIZATION): measured.utilization,
+            (TIMERS, metrics.PREDICTED_BATCH_TIME_S): batch.predicted_s,
+            (metrics.SLOW, metrics.UTILIZATION): batch.utilization,
         }
         for key, value in values.items():
             self.metrics.log_value(key, value, window=1)
