@@ -1,6 +1,7 @@
 """The algorithms end to end, at sizes of a few seconds, and the identities they must keep."""
 
 import hashlib
+import time
 from typing import Any
 
 import numpy as np
@@ -155,14 +156,14 @@ def test_structured_observations_and_every_kind_of_action_train(kind, action):
 
 def test_labels_that_may_be_late_are_never_waited_for():
     config = small(OffsetA2CConfig(), workers=1).labels(max_replay_lag=None)
-    config.slow_simulator(env_config={**SHORT, "step_cost_s": 0.05})  # 10 s for a batch
+    config.slow_simulator(env_config={**SHORT, "step_cost_s": 1.0})  # 200 s for a batch
     algorithm = config.build_algo()
+    start_s = time.monotonic()
     results = [algorithm.train() for _ in range(2)]
     outstanding = sum(len(request) for request in algorithm.replay.outstanding())
     algorithm.stop()
-    assert all(result["slow"]["replay_wait_s"] < 2 for result in results)
-    assert outstanding + results[-1]["slow"]["num_env_steps_lifetime"] >= 380
-    assert outstanding > 0
+    assert time.monotonic() - start_s < 200
+    assert outstanding + results[-1]["slow"]["num_env_steps_lifetime"] == 400
 
 
 def test_every_trajectory_is_replayed_and_counted():
