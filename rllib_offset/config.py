@@ -402,8 +402,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def validate(self) -> None:
+        self._validate_base_algorithm()  # first: its settings are beside the point
         super().validate()
-        self._validate_base_algorithm()
         check_episodes_are_complete(self)
         if self.env is None:
             self._value_error("no fast simulator; call `.environment(...)`")
