@@ -123,7 +123,7 @@ def commands() -> str:
         ["example", "get"],
         ["example", "run"],
     )
-    environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
     parts = []
     for verb in verbs:
         text = CliRunner().invoke(app, [*verb, "--help"], env=environment).output

@@ -1,16 +1,16 @@
 """Ctrl-C while training: what was learned is saved, and can be gone on from."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.experiment import Trial
+from typer.testing import CliRunner
 
+from rllib_offset import cli
 from rllib_offset.interruption import SavedInterruption
+from rllib_offset.reporting import StatusLines
 
 FREQUENCY = 7
 
@@ -81,35 +81,25 @@ def test_afterwards_ctrl_c_is_what_it_was(callback, stopped):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_an_interrupted_run_is_saved_and_resumed(tmp_path):
-    settings = ("num_env_runners=0", "train_batch_size_per_learner=200", "minibatch_size=100")
+@pytest.mark.usefixtures("ray_cluster", "noise_comes_back", "stopped")
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_run_is_saved_and_resumed(tmp_path, monkeypatch):
+    shows = StatusLines.on_trial_result
+
+    def show_and_press(self, iteration, trials, trial, result, **info):
+        shows(self, iteration, trials, trial, result, **info)
+        if result["training_iteration"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(StatusLines, "on_trial_result", show_and_press)
+    settings = ("num_env_runners=0", "train_batch_size_per_learner=100", "minibatch_size=50")
     words = ["train", "--algo", "PPO", "--env", "CartPole-v1", "--storage-path", str(tmp_path)]
     words += [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-c", "from rllib_offset.cli import main; main()", *words]
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    stop = ["--stop", "{training_iteration: 1000}"]
-    text, code = interrupted_after("iter    2/", [*command, *stop], environment)
-    assert code == 130, text
-    assert "with --resume goes on" in text
+    interrupted = CliRunner().invoke(cli.app, [*words, "--stop", "{training_iteration: 4}"])
+    assert interrupted.exit_code == 130, interrupted.output
+    assert "with --resume goes on" in interrupted.stderr
     assert len(list(tmp_path.glob("ppo-cartpole-v1/PPO_*/checkpoint_*"))) == 1
-    reached = max(iterations_in(text))
-    text, _ = interrupted_after("iter ", [*command, "--resume"], environment)
-    assert min(iterations_in(text)) == reached + 1
-
-
-def interrupted_after(word, command, environment):
-    """Press Ctrl-C when ``word`` is shown; return all that was, and the exit code."""
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
-        text = line = run.stdout.readline()
-        while line and word not in line:
-            line = run.stdout.readline()
-            text += line
-        run.send_signal(signal.SIGINT)
-        text += run.stdout.read()
-    return text, run.returncode
-
-
-def iterations_in(text):
-    return [int(number) for number in re.findall(r"iter +(\d+)/", text)]
+    resumed = CliRunner().invoke(cli.app, [*words, "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    first, *_, last = re.findall(r"iter +(\d+)/4", resumed.stdout)
+    assert (first, last) == ("3", "4")
