@@ -198,7 +198,8 @@ def curve_chart(
     """Draw mean and interval of several arms.
 
     A curve whose abscissas are all zero (an arm that bought no slow step) becomes a level line of
-    its last value.  On a logarithmic axis, points at or below zero are left out.
+    its last value.  On a logarithmic axis, points at or below zero are left out.  The axis shows
+    every seed; the interval of two seeds may be wider than that.
 
     Source: figures 7 and 9 of the paper.
     """
@@ -235,6 +236,8 @@ def curve_chart(
     if log_y:
         ax.set_yscale("log")
         _label_decades(ax.yaxis)
+    else:
+        _show_every_seed(ax, curves)
     ax.grid(alpha=0.25)
     legend_below(ax)
     return _titled(ax, title)
@@ -348,6 +351,15 @@ def _colorbar(ax: "Axes", mappable: Any, label: str, **options: Any) -> None:
     """A colour bar exactly as high as the axes, also where their aspect is fixed."""
     bar_ax = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
     ax.figure.colorbar(mappable, cax=bar_ax, label=label, **options)
+
+
+def _show_every_seed(ax: "Axes", curves: Sequence[Curve]) -> None:
+    """Let the seeds decide on the vertical axis, not the bands around their means."""
+    values = np.concatenate([curve.values.ravel() for curve in curves]) if curves else np.zeros(0)
+    values = values[np.isfinite(values)]
+    if len(values):
+        margin = 0.05 * float(np.ptp(values)) or 0.5
+        ax.set_ylim(float(values.min()) - margin, float(values.max()) + margin)
 
 
 def _label_decades(axis: Any) -> None:

@@ -52,7 +52,7 @@ def time_figures(timings: Sequence[Timing]) -> Iterator[PageFigure]:
                 bars.append(TimeBar(_LABELS[level].format(most), seconds, predicted_s))
         yield PageFigure(
             f"fig8-times-{1e3 * cost_s:g}-ms",
-            f"Figure 8: a slow step that {_cost(cost_s)}",
+            f"Figure 8: {1e3 * cost_s:g} ms a slow step",
             _caption(cost_s),
             training_times(bars, ylabel="time per iteration of 1000 steps (s)"),
             _bar_rows(bars),
@@ -60,16 +60,12 @@ def time_figures(timings: Sequence[Timing]) -> Iterator[PageFigure]:
         )
 
 
-def _cost(cost_s: float) -> str:
-    return f"waits for {1e3 * cost_s:g} ms" if cost_s else "costs next to nothing"
-
-
 def _caption(cost_s: float) -> str:
     if not cost_s:
         return (
             "Every step of the batch is replayed, as in the paper, in a slow simulator that is not "
-            "slow. Replays in other processes can only save what the driver's own replays take, "
-            "which is little; dots are seeds."
+            "slow (0 ms: no sleep). Replays in other processes can only save what the driver's own "
+            "replays take, which is little; dots are seeds."
         )
     return (
         "All 1000 steps are replayed by the driver (serial) or by workers; dots are seeds, dashes "

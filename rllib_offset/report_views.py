@@ -107,7 +107,7 @@ def _offset_maps(number: int, arm: Arm, view: "AgentView") -> Iterator[PageFigur
     ):
         yield PageFigure(
             f"{'fig6-' if number else ''}{part}-{slug(arm.name)}",
-            f"{'Figure 6: ' if number else ''}{title}, {arm.name}",
+            f"Figure 6: {title}" if number else f"{title}, {arm.name}",
             caption,
             figures.offset_map(values, limit=most, label_positions=dots),
             rows,

@@ -135,3 +135,11 @@ def test_the_plan_falls_with_every_round_that_is_saved():
     times = line_of(ax, "trajectory level").get_ydata()
     assert times[[0, 4, 9]] == pytest.approx([10.0, 2.0, 1.0], rel=0.02)
     assert line_of(ax, "sample level, measured").get_xydata().tolist() == [[2.0, 5.0]]
+
+
+def test_two_seeds_with_a_wide_interval_do_not_flatten_the_curves():
+    curve = Curve("two seeds", np.arange(3.0), np.array([[0.0, 1.0, 2.0], [4.0, 1.0, 2.0]]))
+    ax = curve_chart([curve], xlabel="steps", ylabel="return")
+    _, low, high = curve.band()
+    assert low.min() < -20 < 20 < high.max()
+    assert ax.get_ylim() == pytest.approx((-0.2, 4.2))
