@@ -25,6 +25,7 @@ VERBS = [
     ["train", "file"],
     ["evaluate"],
     ["check"],
+    ["propose"],
     ["example"],
     ["example", "list"],
     ["example", "get"],
