@@ -113,6 +113,7 @@ def commands() -> str:
         ["train"],
         ["train", "file"],
         ["evaluate"],
+        ["propose"],
         ["report"],
         ["plan"],
         ["check"],
