@@ -174,11 +174,15 @@ def launch(
     if search.resume:
         ignored = [name for name in _IGNORED_ON_RESUME if getattr(overrides, name)]
         if ignored:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+            names = ", ".join(_option_of(name) for name in ignored)
             show_notes([f"--resume continues the run as it was started; {names} is not read"])
     experiments, notes = apply_overrides(experiments, overrides)
     show_notes(notes)
     run_experiments(experiments, cluster, search)
+
+
+def _option_of(name: str) -> str:
+    return "--set" if name == "settings" else f"--{name.replace('_', '-')}"
 
 
 def _cluster(
