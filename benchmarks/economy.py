@@ -44,16 +44,18 @@ POINT_MASS = [
     Arm("A2C, 10 % of trajectories", "pointmass-offset-serial", {"replay_fraction": 0.1, **OFTEN}),
     Arm("A2C, single steps", "pointmass-offset-samples", OFTEN),
     Arm("PPO, single steps", "pointmass-offset-ppo-samples", EVERY_TIME),
-    Arm("A2C, first batch labelled, then none", "pointmass-offset-serial", FIRST_BATCH),
+    Arm("A2C, first batch labelled, then none", "pointmass-offset-serial", FIRST_BATCH, 100),
     Arm(
         "A2C, first batch labelled, then none, one net",
         "pointmass-offset-serial",
         {"offset_ensemble_size": 1, **FIRST_BATCH},
+        100,
     ),
     Arm(
         "A2C, 500 spread labels, then none",
         "pointmass-offset-samples",
         {"initial_labels": 500, "labels_per_iteration": 0},
+        100,
     ),
     Arm(
         "A2C, target moves at 150, frozen and probed",

@@ -136,6 +136,7 @@ def train_arm(arm: Arm, seed: int) -> Run:
     elif algorithm_class.__name__ == "PPO":
         config = _on_our_runner(algorithm_class, config)
     config["evaluation_config"] = {**spec["config"].get("evaluation_config", {}), **EVALUATION}
+    MovingPointMass.has_moved = False  # in this process, by the run before
     algorithm = algorithm_class(config=translate_keys(config))
     curve: dict[str, list[float]] = {key: [] for key in _COLUMNS}
     outside: list[float] = []

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_offset.envs.point_mass import EPISODE_STEPS, PointMassEnv, PointMassModel
+from rllib_offset.envs.point_mass import EPISODE_STEPS, TARGET, PointMassEnv, PointMassModel
 
 MOVED_TARGET = (0.1, 0.5)
 
@@ -68,5 +68,6 @@ class MovingPointMass(LimitedPointMass):
         return super().step(action)
 
     def _follow(self) -> None:
-        if MovingPointMass.has_moved and self.model.target != MOVED_TARGET:
-            self.model = PointMassModel(target=MOVED_TARGET)
+        target = MOVED_TARGET if MovingPointMass.has_moved else TARGET
+        if self.model.target != target:
+            self.model = PointMassModel(target=target)
