@@ -391,10 +391,11 @@ def test_an_unknown_scheduler_is_refused_with_the_nearest_one(run_file):
 
 
 def test_resuming_says_what_it_does_not_read(run_file, prepared):
-    given = ("--resume", "--stop", "{training_iteration: 9}", "--set", "lr=1")
+    given = ("--resume", "--stop", "{}", "--set", "lr=1")
     result = run_file({"x": TINY_PPO}, *given)
     assert result.exit_code == 0
     assert "--stop, --set is not read" in result.stderr
+    assert "no `stop`" not in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore")
