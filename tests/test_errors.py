@@ -1,5 +1,6 @@
 """Every row of `docs/errors.md`: wrong input is one line on standard error and exit code 2."""
 
+import math
 import os
 import pickle
 import shlex
@@ -110,6 +111,8 @@ def test_wrong_input_is_answered_as_documented(folder, monkeypatch, section, num
     if section == "Checkpoints":
         write_checkpoints(folder)
     before = {"FILE.yaml", *(path.name for path in folder.iterdir())}
+    # a command has a process of its own, where no cluster runs yet that could be too small
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": math.inf})
     result = run(folder, section, given, monkeypatch)
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()

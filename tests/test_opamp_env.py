@@ -382,6 +382,8 @@ def test_a_failed_simulation_is_told_in_the_info():
 class PerfectPredictor:
     """Knows the slow simulator: predicts its measurement less the fast one."""
 
+    labelled = None  # as of an ensemble, whose spread says what it has not seen
+
     def __init__(self, fast, slow):
         self.fast, self.slow = fast.unwrapped, slow.unwrapped
 
