@@ -18,7 +18,7 @@ from rllib_offset import OffsetA2CConfig
 from rllib_offset.columns import ACTION, OBS, REWARD, STATE, VALID
 from rllib_offset.correction import OffsetLayout
 from rllib_offset.estimator import OffsetEstimator
-from rllib_offset.predictor import OffsetTrainer
+from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 
 OBS_DIM = 7  # inputs: 7 observations; targets: the same and the reward: 15 floats per label

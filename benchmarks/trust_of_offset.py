@@ -22,9 +22,9 @@ from pairs import BlindPointMass
 from rllib_offset.columns import OBS
 from rllib_offset.correction import OffsetLayout
 from rllib_offset.initial_labels import initial_requests
+from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import probe_pair
-from rllib_offset.predictor import OffsetTrainer
 from rllib_offset.replay.worker import replay
 
 IDS = "rllib_offset.envs:rllib_offset/{}-v0"

@@ -26,9 +26,9 @@ from rllib_offset.fidelity import (
     StepTrickle,
 )
 from rllib_offset.measurements import NO_READER, MeasurementReader
+from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import EnvPair, EnvSpec
 from rllib_offset.pair_facts import PairFacts
-from rllib_offset.predictor import OffsetTrainer
 from rllib_offset.seeded_env_runner import registered_env
 from rllib_offset.timing import Level
 

@@ -227,7 +227,7 @@ class OffsetCorrection:
         obs_low: Lower bounds of the slow observation space, ``(obs_dim,)``.
         obs_high: Upper bounds, ``(obs_dim,)``.
         pessimism: Standard deviations of the ensemble subtracted from a corrected reward.
-        spread_weights: ``(K,)``, see :attr:`rllib_offset.predictor.OffsetTrainer.spread_weights`.
+        spread_weights: ``(K,)``, those of the :class:`~rllib_offset.offset_trainer.OffsetTrainer`.
         flag_threshold: Relative spread beyond which a correction is outside of the labelled region.
     """
 

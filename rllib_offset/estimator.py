@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rllib_offset.columns import REWARD, Columns, slice_columns
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
 from rllib_offset.measurements import NO_READER, MeasurementReader
-from rllib_offset.predictor import FitResult, OffsetTrainer
+from rllib_offset.offset_trainer import FitResult, OffsetTrainer
 from rllib_offset.replay.requests import ReplayResult, valid_rows
 from rllib_offset.sampling import label_hashes
 

@@ -10,9 +10,9 @@ from rllib_offset.columns import ACTION, NEXT_STATE, OBS, STATE
 from rllib_offset.correction import OffsetLayout
 from rllib_offset.envs.point_mass import PointMassEnv
 from rllib_offset.initial_labels import initial_requests
+from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import probe_pair
-from rllib_offset.predictor import OffsetTrainer
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.resync import resynchronised
 from rllib_offset.replay.worker import replay

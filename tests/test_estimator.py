@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 from rllib_offset.correction import OffsetLayout
 from rllib_offset.estimator import OffsetEstimator
-from rllib_offset.predictor import OffsetTrainer
+from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 
 SPACE = spaces.Box(-10.0, 10.0, (2,), np.float32)

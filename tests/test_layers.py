@@ -14,8 +14,8 @@ FLOORS = (
     | {"timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
     | {"fingerprint", "measurements", "results", "segment_reader", "store_report", "tables"},
-    {"corrected_env", "correction", "fidelity", "predictor", "sampling"}
-    | {"figures", "timing_figures"},
+    {"corrected_env", "correction", "ensemble_fit", "fidelity", "offset_trainer", "predictor"}
+    | {"figures", "sampling", "timing_figures"},
     {
         "batch_time",
         "env_runner",

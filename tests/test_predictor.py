@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_offset.predictor import OffsetPredictor, OffsetTrainer
+from rllib_offset.offset_trainer import OffsetTrainer
+from rllib_offset.predictor import OffsetPredictor
 
 SMALL = {"hiddens": (16, 16), "initial_steps": 40, "steps_per_iteration": 5}
 

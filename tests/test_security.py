@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import rllib_offset
+from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import make_env
-from rllib_offset.predictor import OffsetTrainer
 from rllib_offset.store import LabelStore, StoreLocation
 
 MODULES = sorted(Path(rllib_offset.__file__).parent.rglob("*.py"))
