@@ -44,10 +44,10 @@ def get_simulator_state(env: AnyEnv) -> NDArray[np.float64]:
         >>> get_simulator_state(env).shape
         (4,)
     """
-    if not can_get_simulator_state(env):
+    read = getattr(_adapter(env), "get_simulator_state", None)
+    if not callable(read):
         raise ValueError(f"{_name(env)} offers no state; add `get_simulator_state()` to the class")
-    state = _adapter(env).get_simulator_state()
-    return np.array(state, dtype=np.float64).reshape(-1)
+    return np.array(read(), dtype=np.float64).reshape(-1)
 
 
 def set_simulator_state(env: AnyEnv, state: ArrayLike) -> None:

@@ -30,6 +30,8 @@ from rllib_offset.simulator_state import (
 
 __all__ = ["Row", "Simulator", "check_like"]
 
+_ARRAYS = (OBS, MEASUREMENT, STATE, NEXT_STATE)  # of a row; the others are single values
+
 AnyEnv = gym.Env[Any, Any]
 Row = dict[str, Any]
 
@@ -45,6 +47,7 @@ class Simulator:
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self.time_s, self.num_steps = 0.0, 0
         self.blame = _Blame(name)
+        self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
         self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
 
     def reset(self, seed: int | None) -> NDArray[np.float32]:
@@ -81,9 +84,9 @@ class Simulator:
         with self.blame:
             obs, reward, terminated, truncated, info = answer
             row = _row(obs, reward, terminated, info) | state
-            _check_shape("observation", row[OBS], self.env.observation_space.shape)
-        if self.can_get:
-            row[NEXT_STATE] = self.state()
+            _check_shape("observation", row[OBS], self._obs_shape)
+            if self.can_get:
+                row[NEXT_STATE] = self._state = get_simulator_state(self.env)
         return row, bool(terminated or truncated)
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -135,10 +138,11 @@ def _check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) 
 
 def check_like(row: Row, other: Row) -> None:
     """Refuse a row that does not fit below those before it."""
-    for name, value in row.items():
-        shape = getattr(other.get(name, value), "shape", ())
-        if getattr(value, "shape", ()) != shape:
-            raise ValueError(f"the {name} must have shape {shape}, got {np.shape(value)}")
+    for name in _ARRAYS:
+        if name in row and name in other and row[name].shape != other[name].shape:
+            raise ValueError(
+                f"the {name} must have shape {other[name].shape}, got {row[name].shape}"
+            )
 
 
 def _row(obs: Any, reward: Any, terminated: Any, info: dict[str, Any]) -> Row:

@@ -318,8 +318,15 @@ def _columns(rows: list[Row]) -> Columns:
     if measured is not None:
         blank = np.full_like(measured, np.nan)
         rows = [{MEASUREMENT: blank} | row for row in rows]
-    columns: Columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    columns: Columns = {name: _stacked([row[name] for row in rows]) for name in rows[0]}
     results = [columns[name] for name in (OBS, REWARD, MEASUREMENT) if name in columns]
     is_finite = [np.isfinite(column.reshape(len(rows), -1)).all(axis=1) for column in results]
     columns[VALID] = np.logical_and.reduce([columns[VALID], *is_finite])
     return columns
+
+
+def _stacked(values: list[Any]) -> NDArray[Any]:
+    """Return ``np.stack(values)``, which takes several times as long for many small arrays."""
+    if not np.ndim(values[0]):
+        return np.array(values)
+    return np.concatenate(values).reshape(len(values), *values[0].shape)
