@@ -78,13 +78,14 @@ class OffsetEstimator:
 
     def _add_one(self, slow: Columns, fast: Columns, result: ReplayResult) -> NDArray[np.float64]:
         num_rows = len(slow[REWARD])
-        is_steps = result.request.kind == "steps"
-        groups = self._num_groups + (np.arange(num_rows) if is_steps else np.zeros(num_rows, int))
-        self._num_groups = int(groups[-1]) + 1
-        if is_steps:
+        if result.request.kind == "steps":
+            groups = None  # each row is a group of its own
             self._held = _merged(
                 self._held, label_hashes(*self.layout.identity(fast, self._reader))
             )
+        else:
+            groups = np.full(num_rows, self._num_groups)
+            self._num_groups += 1
         features = self.layout.features(fast, self._reader)
         offsets = self.layout.offsets(slow, fast)
         predicted = self.trainer.numpy_predictor().predict(features)
