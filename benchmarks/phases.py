@@ -11,6 +11,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from rllib_offset.a2c import A2C
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.envs.point_mass import PointMassVectorEnv
 from rllib_offset.estimator import OffsetEstimator
@@ -28,7 +29,7 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     FAST_STEPS: [(PointMassVectorEnv, "step"), (PointMassVectorEnv, "reset")],
     SAMPLING: [(OffsetEnvRunner, "sample")],
     UPDATE: [(LearnerGroup, "update")],
-    "weights to the sampler": [(EnvRunnerGroup, "sync_weights")],
+    "weights to the sampler": [(EnvRunnerGroup, "sync_weights"), (A2C, "_sync_weights")],
     WAIT: [(SlowReplay, "gather"), (OffsetEnvRunner, "await_acknowledgements")],
     SLOW_STEPS: [(ReplayWorker, "replay")],
     "predictor: labels": [(OffsetEstimator, "add")],

@@ -7,7 +7,7 @@ import yaml
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
-from ray.rllib.core import ALL_MODULES
+from ray.rllib.core import ALL_MODULES, COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
@@ -241,11 +241,20 @@ class A2C(ViewedMixin, Algorithm):
             )
             self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self._sync_weights(set(learner_results[0]) - {ALL_MODULES})
+
+    def _sync_weights(self, modules: set[str]) -> None:
+        """Give the runners the new weights; one of this process needs no object store for them."""
+        if self.env_runner_group.num_remote_workers():
             self.env_runner_group.sync_weights(
                 from_worker_or_learner_group=self.learner_group,
-                policies=set(learner_results[0]) - {ALL_MODULES},
+                policies=modules,
                 inference_only=True,
             )
+            return
+        paths = [f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{name}" for name in modules]
+        state = self.learner_group.get_state(components=paths, inference_only=True)
+        self.env_runner.set_state(state[COMPONENT_LEARNER])
 
 
 def check_cpus(wanted: float, config: Any) -> None:

@@ -247,18 +247,19 @@ class OffsetEnvRunner(SeededEnvRunner):
     @override(SeededEnvRunner)
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
         self._submit()
-        if self._records_states or self._picker.wants(running):
+        records_states = self._records_states
+        if records_states or self._picker.wants(running):
             self._states = get_simulator_states(self.env)
-        if self._records_states:
+        if records_states:
             fast[STATE] = self._states
 
     @override(SeededEnvRunner)
     def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:
-        picks = self._picker.wants(running)
+        picks, records_states = self._picker.wants(running), self._records_states
         next_states = {}
-        if picks or self._records_states:
+        if picks or records_states:
             next_states = {NEXT_STATE: get_simulator_states(self.env)}
-        if self._records_states:
+        if records_states:
             fast |= next_states
         if picks:
             self._picker.pick(fast | {STATE: self._states} | next_states, running)
@@ -267,8 +268,9 @@ class OffsetEnvRunner(SeededEnvRunner):
         if correction is None:
             return fast
         seen = correction.steps(fast, self._reader)
-        self._num_seen += int(running.sum())
-        self._num_outside += int(seen[OUTSIDE][running].sum()) if OUTSIDE in seen else 0
+        self._num_seen += int(np.count_nonzero(running))  # `sum` costs five times as much
+        if OUTSIDE in seen:
+            self._num_outside += int(np.count_nonzero(seen[OUTSIDE] & running))
         if correction.layout.resynchronises and correction.predictor is not None:
             set_simulator_states(self.env, seen[NEXT_STATE], running)
         return seen

@@ -249,7 +249,8 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             tick += 1
             obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
             ended = running & (seen[TERMINATED] | truncated)
-            for lane in np.flatnonzero(ended):
+            lanes_ended = np.flatnonzero(ended)
+            for lane in lanes_ended:
                 yield recorder.trajectory(
                     lane=int(lane),
                     steps=slice(int(started_at[lane]), tick),
@@ -258,7 +259,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                     terminated=bool(seen[TERMINATED][lane]),
                     truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
                 )
-            if ended.any():
+            if lanes_ended.size:
                 running &= ~ended
                 num_running = int(running.sum())
 
@@ -339,7 +340,9 @@ def seeded_torch(seed: int) -> Iterator[None]:
     On one thread: for a few rows at a time, handing work to a second one costs more than it saves.
     """
     with torch.random.fork_rng(devices=[]), torch_threads():
-        torch.manual_seed(seed)
+        # `torch.manual_seed` notes the call's whole stack for a GPU that was never used
+        gpu_is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        (torch.manual_seed if gpu_is_used else torch.default_generator.manual_seed)(seed)
         yield
 
 
