@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def to_table(columns: Columns) -> pa.Table:
         column = np.asarray(given)
         if column.dtype.kind not in "biufU":
             raise ValueError(f"column {name!r} must hold numbers or text, got {column.dtype}")
-        width = int(np.prod(column.shape[1:]))
+        width = math.prod(column.shape[1:])
         if width == 0:
             continue
         array = pa.array(column.tolist() if column.dtype.kind == "U" else np.ravel(column))
@@ -126,7 +127,9 @@ def to_bytes(table: pa.Table, about: dict[str, str]) -> Any:
     pq.write_table(
         table.replace_schema_metadata(about),
         sink,
-        compression="zstd",
+        compression="snappy",  # `zstd`, dictionaries of numbers and statistics: three times slower
+        use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type)],
+        write_statistics=False,
         row_group_size=ROWS_PER_GROUP,
         write_page_checksum=True,
     )
@@ -152,9 +155,12 @@ def from_bytes(data: Any, about: dict[str, str], columns: list[str] | None = Non
         DamagedTableError: If it is no Parquet, or about something else.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=columns)
+        table = pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedTableError(f"not Parquet: {error}") from error
+    missing = set(columns or ()) - set(table.column_names)
+    if missing:
+        raise DamagedTableError(f"it has no column {', '.join(sorted(missing))}")
     found = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     for key, wanted in about.items():
         if found.get(key) != wanted:

@@ -433,6 +433,18 @@ def test_requests_are_noted_until_their_answers_have_arrived(location):
     assert journal.recover() == []
 
 
+def test_requests_that_are_noted_together_share_a_file(location):
+    labels = KnownLabels(location)
+    journal = RequestJournal(labels, "a")
+    journal.note([trajectory(1, number) for number in range(3)])
+    assert len(labels.store.named("queue-a")) == 1
+    journal.forget([(1, 1)])
+    again = RequestJournal(labels, "a")
+    assert [request.key for request in again.recover()] == [(1, 0), (1, 2)]
+    again.forget([(1, 0), (1, 2)])
+    assert labels.store.named("queue-a") == []
+
+
 def test_a_failed_request_is_noted_to_be_replayed_alone(location, tmp_path):
     (tmp_path / "flag").touch()
     faulty = envs.FaultyEnv({"flag": str(tmp_path / "flag"), "at_step": 2, "how": "raise"})

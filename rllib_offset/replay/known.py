@@ -2,14 +2,17 @@
 
 import hashlib
 import logging
+import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rllib_offset.columns import Columns, slice_columns
+from rllib_offset.columns import Columns, concat_columns, slice_columns
 from rllib_offset.replay.requests import (
     Key,
     ReplayRequest,
@@ -254,6 +257,8 @@ class LabelWriter:
 class RequestJournal:
     """What was asked and not yet answered, on disk: a queue that died is filled again from it.
 
+    Requests that are handed in together share a file, which goes with the last of their answers.
+
     Args:
         labels: In whose folder the requests are noted.
         name: Of this queue, among those of other trials.
@@ -262,6 +267,8 @@ class RequestJournal:
     def __init__(self, labels: KnownLabels, name: str) -> None:
         self._store = labels.store
         self._folder = f"queue-{name}"
+        self._noted: dict[str, dict[Key, ReplayRequest]] = {}  # by file
+        self._lock = threading.Lock()
 
     def note(self, requests: Iterable[ReplayRequest]) -> None:
         """Write requests down.
@@ -269,23 +276,47 @@ class RequestJournal:
         Raises:
             OSError: If they cannot be written.
         """
+        alike: dict[tuple[Any, ...], dict[Key, ReplayRequest]] = {}
         for request in requests:
-            self._store.write_named(self._file(request.key), _request_rows(request))
+            alike.setdefault(_column_types(request), {})[request.key] = request
+        with self._lock:
+            for group in alike.values():
+                self._write(f"{self._folder}/{uuid.uuid4().hex}.parquet", group)
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Strike out requests whose answers have arrived."""
-        self._store.delete_named(self._file(key) for key in keys)
+        gone = set(keys)
+        with self._lock:
+            for name, noted in list(self._noted.items()):
+                left = {key: request for key, request in noted.items() if key not in gone}
+                if not left:
+                    del self._noted[name]
+                    self._store.delete_named([name])
+                elif len(left) < len(noted):
+                    self._noted[name] = left
+                    with suppress(OSError):  # tried again with the next answer
+                        self._write(name, left)
 
     def recover(self) -> list[ReplayRequest]:
-        """Return what is written down."""
-        return [_as_request(self._store.read_named(n)) for n in self._store.named(self._folder)]
+        """Return what is written down, in the order of the keys."""
+        with self._lock:
+            for name in self._store.named(self._folder):
+                parts = _split(self._store.read_named(name), _KEY)
+                requests = [_as_request(part) for part in parts]
+                self._noted[name] = {request.key: request for request in requests}
+            noted = [request for group in self._noted.values() for request in group.values()]
+        return sorted(noted, key=lambda request: request.key)
 
     def clear(self) -> None:
         """Strike out everything."""
-        self._store.delete_folder(self._folder)
+        with self._lock:
+            self._noted.clear()
+            self._store.delete_folder(self._folder)
 
-    def _file(self, key: Key) -> str:
-        return f"{self._folder}/{_word(key)}.parquet"
+    def _write(self, name: str, group: dict[Key, ReplayRequest]) -> None:
+        rows = concat_columns([_request_rows(request) for request in group.values()])
+        self._store.write_named(name, rows)
+        self._noted[name] = group
 
 
 # --- answers as rows, and back ---
@@ -323,6 +354,14 @@ def _request_rows(request: ReplayRequest) -> Columns:
     if request.states is not None:
         rows["ask.state"] = np.asarray(request.states, np.float64)
     return rows | {f"fast.{name}": column for name, column in request.fast.items()}
+
+
+def _column_types(request: ReplayRequest) -> tuple[Any, ...]:
+    """Return what requests must share for their rows to stand in one table."""
+    return tuple(
+        (name, column.dtype.kind if column.dtype.kind == "U" else column.dtype, column.shape[1:])
+        for name, column in _request_rows(request).items()
+    )
 
 
 def _as_request(rows: Columns) -> ReplayRequest:
