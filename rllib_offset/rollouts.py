@@ -169,7 +169,7 @@ def restored_runner(
     config.env_config = {**config.env_config, **(env_config or {})}
     config.num_envs_per_env_runner = lanes or config.num_envs_per_env_runner
     runner = OffsetEnvRunner(config=config, worker_index=0, num_workers=0)
-    policies = checkpoint / "learner_group" / "learner" / "rl_module"
+    policies = checkpoint.absolute() / "learner_group" / "learner" / "rl_module"
     runner.module = RLModule.from_checkpoint(policies / "default_policy")
     runner.module.eval()
     estimator = _restored_estimator(checkpoint) if config.correct else None

@@ -97,6 +97,14 @@ def test_the_agent_of_a_checkpoint_is_the_one_that_was_evaluated(out):
         assert np.mean(returns) == pytest.approx(getattr(trial.evaluations, quantity)[-1])
 
 
+def test_a_checkpoint_may_be_named_relative_to_the_working_folder(out, monkeypatch):
+    from rllib_offset.rollouts import restored_runner
+
+    (checkpoint,) = out.glob("pointmass-offset-samples/*/checkpoint_*")
+    monkeypatch.chdir(checkpoint.parent)
+    assert restored_runner(Path(checkpoint.name)).module is not None
+
+
 def test_a_checkpoint_without_a_pair_has_no_slow_simulator(out):
     from rllib_offset.rollouts import restored_runner
 
