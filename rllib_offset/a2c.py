@@ -1,9 +1,11 @@
 """Advantage actor-critic on RLlib's new API stack: the baseline, and the base of ``OffsetA2C``."""
 
+from pathlib import Path
 from typing import Any, Self
 
 import ray
 import yaml
+from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
@@ -190,6 +192,17 @@ class ViewedMixin(Algorithm):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         super().save_checkpoint(checkpoint_dir)
         save_agent_view(self, checkpoint_dir)
+
+    @override(Algorithm)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Save with the name of the class: an actor's own is a copy, saved with all its methods."""
+        saved: str = super().save_to_path(path, **kwargs)
+        file = Path(saved) / self.CLASS_AND_CTOR_ARGS_FILE_NAME
+        if file.is_file():  # not in a bucket
+            named = getattr(type(self), "__ray_actor_class__", type(self))
+            content = {"class": named, "ctor_args_and_kwargs": self.get_ctor_args_and_kwargs()}
+            file.write_bytes(cloudpickle.dumps(content))
+        return saved
 
 
 class A2C(ViewedMixin, Algorithm):

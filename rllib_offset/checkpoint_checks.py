@@ -41,6 +41,7 @@ def check_checkpoint(path: str, algorithm: type, config: Any) -> None:
         pickle.loads((folder / _STATE_FILE).read_bytes())
         content = pickle.loads((folder / _CLASS_FILE).read_bytes())
         made_by, (state, *_) = content["class"], content["ctor_args_and_kwargs"][0]
+        made_by = getattr(made_by, "__ray_actor_class__", made_by)  # an actor's is a copy
         settings = state if isinstance(state, dict) else state.to_dict()
     except UNREADABLE as error:
         raise ValueError(f"the checkpoint {path} cannot be read: {type(error).__name__}") from error

@@ -4,6 +4,7 @@ The cluster of the tests has four CPUs.
 """
 
 import gc
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 
 import rllib_offset
 from rllib_offset import A2C, A2CConfig, OffsetA2C, OffsetA2CConfig
+from rllib_offset.checkpoint_checks import check_checkpoint
 
 pytestmark = [
     pytest.mark.ray,
@@ -204,6 +206,20 @@ def test_a_config_object_goes_to_tune_run_too(tmp_path):
     config.training(train_batch_size_per_learner=200)
     analysis, _ = run(tmp_path, A2C, config, stop={"training_iteration": 1})
     assert analysis.trials[0].last_result["num_env_steps_sampled_lifetime"] == 200
+
+
+def test_a_checkpoint_of_a_trial_names_its_class_and_can_be_restored_anywhere(tmp_path):
+    config = {name: TINY[name] for name in ("env", "env_config")}
+    config |= {"train_batch_size_per_learner": 200}
+    at_end = tune.CheckpointConfig(checkpoint_at_end=True)
+    analysis, _ = run(
+        tmp_path, A2C, config, stop={"training_iteration": 1}, checkpoint_config=at_end
+    )
+    folder = Path(analysis.trials[0].checkpoint.path)
+    check_checkpoint(str(folder), A2C, A2CConfig().update_from_dict(config))
+    content = (folder / "class_and_ctor_args.pkl").read_bytes()
+    assert pickle.loads(content)["class"] is A2C
+    assert b"_sample_and_update" not in content  # what is private may be renamed
 
 
 def test_population_based_training_pauses_copies_and_resumes_with_true_counters(tmp_path):
