@@ -152,8 +152,8 @@ def find_checkpoint(path: Path) -> Path:
     found = [folder for folder in found if (folder / _CLASS_FILE).is_file()]
     trials = {folder.parent for folder in found}
     if len(trials) > 1:
-        names = ", ".join(sorted(folder.name for folder in trials))
-        raise UserError(f"{path} holds {len(trials)} trials; give one of them: {names}")
+        first = min(trials)
+        raise UserError(f"{path} holds {len(trials)} trials; give the folder of one, e.g. {first}")
     if not found:
         raise UserError(
             f"{path} holds no checkpoint of RLlib's new API stack; give the folder of a "

@@ -208,7 +208,7 @@ def test_a_folder_of_several_trials_is_refused(tmp_path):
         folder = tmp_path / name / "checkpoint_000000"
         folder.mkdir(parents=True)
         (folder / "class_and_ctor_args.pkl").touch()
-    with pytest.raises(UserError, match=r"2 trials; give one of them: a, b"):
+    with pytest.raises(UserError, match=r"2 trials; give the folder of one, e.g. .*/a$"):
         find_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "a") == tmp_path / "a" / "checkpoint_000000"
 
