@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -114,6 +115,11 @@ class LabelStore:
         self.store_id = self._read_id()
         is_everywhere = not isinstance(self._fs, fs.LocalFileSystem)
         self.is_same_folder = is_everywhere or location.store_id in (None, self.store_id)
+
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder, if it is on this machine or mounted; None behind a network protocol."""
+        return Path(self.folder) if isinstance(self._fs, fs.LocalFileSystem) else None
 
     # --- writing ---
 

@@ -1,6 +1,7 @@
 """The driver's side of slow replay: start the coordinator, hand in requests, collect labels."""
 
 import logging
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from rllib_offset.pair import EnvPair
-from rllib_offset.replay.coordinator import ReplayCoordinator
+from rllib_offset.replay.coordinator import LOOK_AGAIN_S, ReplayCoordinator
 from rllib_offset.replay.known import KnownLabels
 from rllib_offset.replay.options import ReplayOptions
 from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult
@@ -199,6 +200,8 @@ class SlowReplay:
     def _lookup(self, request: ReplayRequest) -> ReplayResult | None:
         if self._labels is None:
             return None
+        while self._labels.is_being_bought(request):
+            time.sleep(LOOK_AGAIN_S)
         self._labels.store.refresh()
         return self._labels.lookup(request, self.run)
 

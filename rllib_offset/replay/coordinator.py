@@ -24,13 +24,14 @@ from rllib_offset.replay.pool import WorkerPool, one_line
 from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult, nothing
 from rllib_offset.replay.retries import FailureWatch, Retries
 
-__all__ = ["ReplayCoordinator"]
+__all__ = ["LOOK_AGAIN_S", "ReplayCoordinator"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _COMPACT_EVERY = 512  # answers
+LOOK_AGAIN_S = 0.1  # while another process buys the same label
 _NUM_THREADS = 2  # of the store; the memory allocator keeps an arena for each
 
 
@@ -274,9 +275,18 @@ class ReplayCoordinator:
             return None
         self._num_answers += 1
         if self._num_answers % _COMPACT_EVERY == 1:
-            await self._in_thread(self._labels.store.compact)
+            await self._compact()
+        while await self._in_thread(self._labels.is_being_bought, request):
+            await asyncio.sleep(LOOK_AGAIN_S)
         await self._in_thread(self._labels.store.refresh)
         return await self._in_thread(self._labels.lookup, request, self._run)
+
+    async def _compact(self) -> None:
+        assert self._labels is not None
+        try:
+            await self._in_thread(self._labels.store.compact)
+        except OSError as error:
+            logger.warning("small segments of labels could not be merged: %s", error)
 
     def _bought(self, request: ReplayRequest, purchase: str) -> ReplayResult:
         return nothing(request) if self._labels is None else self._labels.bought(request, purchase)

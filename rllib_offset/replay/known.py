@@ -6,13 +6,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rllib_offset.columns import Columns, concat_columns, slice_columns
+from rllib_offset.replay.attempts import About, Attempt, Attempts
 from rllib_offset.replay.requests import (
     Key,
     ReplayRequest,
@@ -40,6 +41,7 @@ _KEY, _SEED = "key", "seed"
 _NO_SEED = -1
 _WRITING_MAY_COST = 0.05  # of the simulator's time
 _IS_PRECIOUS_S = 1.0  # what took longer waits for the device to hold it
+_DYING_TAKES_S = 5.0  # at most, until the system has ended a process
 
 
 def identities(request: ReplayRequest) -> list[str]:
@@ -75,6 +77,8 @@ class KnownLabels:
 
     def __init__(self, location: StoreLocation, *, is_read_only: bool = False) -> None:
         self.store = LabelStore(location, is_read_only=is_read_only)
+        folder = self.store.local_folder
+        self.attempts = None if folder is None else Attempts(folder / "attempts")
 
     def append(
         self, result: ReplayResult, *, run: str, seconds: float | None = None, is_end: bool = True
@@ -105,6 +109,17 @@ class KnownLabels:
                 logger.warning("%d slow results are not on disk: %s", len(part.index), error)
                 left.append(part)
         return replace(result, unstored=tuple(left))
+
+    def is_being_bought(self, request: ReplayRequest) -> bool:
+        """Whether a process, of this run or another, buys some of it just now; then wait.
+
+        It may have outlived the driver that asked for it.  What dead processes have left is taken
+        into the store first.
+        """
+        if self.attempts is None:
+            return False
+        self._take_over()
+        return self.attempts.wanted_elsewhere(identities(request))
 
     def lookup(self, request: ReplayRequest, run: str = "") -> ReplayResult | None:
         """Return what is known of a request, for free; None if that is nothing.
@@ -137,6 +152,11 @@ class KnownLabels:
 
     def bought(self, request: ReplayRequest, purchase: str) -> ReplayResult:
         """Return what an attempt wrote before its process died."""
+        if self.attempts is not None:
+            end_s = time.monotonic() + _DYING_TAKES_S
+            while self.attempts.is_held(purchase) and time.monotonic() < end_s:
+                time.sleep(0.01)
+            self._take_over()
         self.store.refresh()
         parts = []
         for i, identity in enumerate(identities(request)):
@@ -197,6 +217,22 @@ class KnownLabels:
             found[name] = _as_request(rows), str(rows["error"][0])
         return found
 
+    def _take_over(self) -> None:
+        assert self.attempts is not None
+        try:
+            self.attempts.take_over(self._append_left)
+        except OSError as error:
+            logger.warning("what a dead process has left cannot be stored yet: %s", error)
+
+    def _append_left(self, purchase: str, about: About, parts: list[Columns]) -> None:
+        asked, *noted = parts
+        if not noted:
+            return
+        rows, request = stack_columns(noted), _as_request(asked)
+        result = _answer(request, rows | {PURCHASE: np.array([purchase])})
+        seconds, is_end = float(rows[SECONDS].sum()), bool(rows[IS_END][-1])
+        self.append(result, run=about["run"], seconds=seconds, is_end=is_end)
+
     def _lookup_steps(self, request: ReplayRequest, run: str) -> ReplayResult | None:
         found, index, num_own, own_s = [], [], 0, 0.0
         for i, identity in enumerate(identities(request)):
@@ -223,17 +259,49 @@ class LabelWriter:
     """Writes the rows of one attempt while it goes on, as often as pays off.
 
     Writing may cost a twentieth of the simulator's time: rows of a fast simulator travel together,
-    each row of an hour's work is written at once.
+    each row of an hour's work is written at once.  A row between two segments is noted in the file
+    of the attempt, which costs a sixth, so that it survives this process.
     """
 
     def __init__(self, labels: KnownLabels, *, run: str, purchase: str) -> None:
         self._labels, self._run, self._purchase = labels, run, purchase
-        self._write_s = 0.005  # until measured
+        self._write_s, self._note_s = 0.005, 0.0005  # until measured
         self._error: OSError | None = None
+        self._attempt: Attempt | None = None
+        self._has_noted = False
+
+    @contextmanager
+    def attempting(self, request: ReplayRequest) -> Iterator[None]:
+        """Let others know of the attempt while it lasts."""
+        attempts = self._labels.attempts
+        if attempts is None or not self._labels.store.is_same_folder:
+            yield
+            return
+        about = {"run": self._run, "identities": identities(request)}
+        with attempts.hold(self._purchase, about) as self._attempt:
+            yield
 
     def is_due(self, unwritten_s: float) -> bool:
         """Whether rows that took the simulator so long should be written now."""
         return self._error is None and self._write_s <= _WRITING_MAY_COST * unwritten_s
+
+    def is_noted(self, unnoted_s: float) -> bool:
+        """Whether rows that took the simulator so long should be noted now."""
+        return self._attempt is not None and self._note_s <= _WRITING_MAY_COST * unnoted_s
+
+    def note(self, rows: ReplayResult, seconds: float, *, is_end: bool) -> None:
+        """Note rows; if that fails, those that follow are only written."""
+        assert self._attempt is not None
+        start_s = time.thread_time()
+        try:
+            if not self._has_noted:
+                self._attempt.add(_request_rows(rows.request))
+                self._has_noted = True
+                start_s = time.thread_time()
+            self._attempt.add(_noted_rows(rows, seconds, is_end))
+        except OSError:
+            self._attempt = None
+        self._note_s = time.thread_time() - start_s
 
     def write(self, rows: ReplayResult, seconds: float, *, is_end: bool) -> None:
         """Write rows; a failure is kept for :meth:`signed`."""
@@ -327,19 +395,29 @@ def _label_rows(result: ReplayResult, run: str, seconds: float, is_complete: boo
     num_rows = len(index)
     names = identities(request)
     single_steps = request.kind == "steps"
-    is_end = np.full(num_rows, single_steps)
-    is_end[-1] |= is_complete
-    assert result.slow is not None
     return {
         IDENTITY: np.array([names[i] for i in index] if single_steps else names * num_rows),
         PURCHASE: np.array([result.purchase] * num_rows),
-        STEP: index.astype(np.int64),
-        IS_END: is_end,
         RUN: np.array([run] * num_rows),
-        SECONDS: np.full(num_rows, seconds / num_rows),
-        **{f"slow.{name}": column for name, column in result.slow.items()},
+        **_noted_rows(result, seconds, is_complete),
         **slice_columns(_request_rows(replace(request, fast={})), index),
         **{f"fast.{name}": column for name, column in result.fast.items()},
+    }
+
+
+def _noted_rows(result: ReplayResult, seconds: float, is_complete: bool) -> Columns:
+    """Return what the request does not say."""
+    num_rows = len(result.index)
+    is_end = np.full(num_rows, result.request.kind == "steps")
+    is_end[-1] |= is_complete
+    assert result.slow is not None
+    fast = {} if result.request.fast else result.fast
+    return {
+        STEP: result.index.astype(np.int64),
+        IS_END: is_end,
+        SECONDS: np.full(num_rows, seconds / num_rows),
+        **{f"slow.{name}": column for name, column in result.slow.items()},
+        **{f"fast.{name}": column for name, column in fast.items()},
     }
 
 

@@ -8,7 +8,7 @@ import os
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -138,9 +138,10 @@ def replay(
     slow = Simulator("slow", slow_env, step_timeout_s)
     fast = None if fast_env is None else Simulator("fast", fast_env)
     log = _Log(request, slow, writer, on_error)
-    with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
-        _KINDS[request.kind](request, slow, fast, log)
-    return log.close()
+    with nullcontext() if writer is None else writer.attempting(request):
+        with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
+            _KINDS[request.kind](request, slow, fast, log)
+        return log.close()
 
 
 @contextmanager
@@ -179,7 +180,8 @@ class _Log:
         self._simulator = slow
         self._on_error = on_error
         self._writer = writer
-        self._num_written, self._written_s, self._is_end = 0, 0.0, False
+        self._written = self._noted = (0, 0.0)  # rows, and seconds that they took
+        self._is_end = False
 
     def add(self, i: int, slow: Row, fast: Row | None, *, is_end: bool = True) -> None:
         """Take in a finished row; ``is_end`` says that the replay needs no row after it."""
@@ -191,26 +193,32 @@ class _Log:
         if fast is not None:
             self.fast.append(fast)
         self._is_end = is_end
-        if self._writer is not None and self._writer.is_due(self._unwritten_s):
-            self._write()
+        if self._writer is None:
+            return
+        if self._writer.is_due(self._simulator.time_s - self._written[1]):
+            self._write(self._writer)
+        elif self._writer.is_noted(self._simulator.time_s - self._noted[1]):
+            num_rows, seconds = self._noted
+            self._noted = self._so_far
+            rows = self._result(num_rows)
+            self._writer.note(rows, self._noted[1] - seconds, is_end=is_end)
 
     def close(self) -> ReplayResult:
         """Write what is left, and return the answer."""
         if self._writer is None:
             return self._result(0)
-        if self._num_written < len(self.index):
-            self._write()
+        if self._written[0] < len(self.index):
+            self._write(self._writer)
         return self._writer.signed(self._result(0))
 
     @property
-    def _unwritten_s(self) -> float:
-        return self._simulator.time_s - self._written_s
+    def _so_far(self) -> tuple[int, float]:
+        return len(self.index), self._simulator.time_s
 
-    def _write(self) -> None:
-        assert self._writer is not None
-        rows = self._result(self._num_written)
-        self._writer.write(rows, self._unwritten_s, is_end=self._is_end)
-        self._num_written, self._written_s = len(self.index), self._simulator.time_s
+    def _write(self, writer: LabelWriter) -> None:
+        num_rows, seconds = self._written
+        self._written = self._noted = self._so_far
+        writer.write(self._result(num_rows), self._written[1] - seconds, is_end=self._is_end)
 
     def _result(self, first: int) -> ReplayResult:
         """Return the finished rows from number ``first`` on."""

@@ -15,7 +15,7 @@ from rllib_offset.pair import EnvPair
 from rllib_offset.replay.client import SlowReplay
 from rllib_offset.replay.known import KnownLabels
 from rllib_offset.replay.requests import ReplayRequest
-from rllib_offset.replay.worker import replay
+from rllib_offset.replay.worker import ReplayWorker, replay
 from rllib_offset.store import LabelStore, StoreLocation
 from rllib_offset.store_report import verify
 from tests.envs import StatefulEnv
@@ -227,6 +227,25 @@ def test_a_driver_that_died_before_it_gathered_finds_what_was_bought(location, f
     assert ledger.num_env_steps_reused == 0
     assert ledger.num_env_steps == report.num_rows >= before
     assert ledger.num_env_steps - ledger.num_env_steps_wasted == 2 * NUM_STEPS
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=slow)])
+def test_a_worker_that_outlived_its_driver_is_waited_for(start, location, faults, num_workers):
+    import ray
+
+    two, asked = pair(faults, step_cost_s=0.2), requests(num=1)
+    LabelStore(location)  # as its driver had made it
+    orphan = ray.remote(ReplayWorker).options(num_cpus=0.25).remote(two, location)
+    ray.get(orphan.ready.remote())
+    answer = orphan.replay.remote(asked[0], "a", "p")
+    wait_until(lambda: KnownLabels(location).is_being_bought(asked[0]))
+    client = start(two, num_workers=num_workers, labels=location, run="a")
+    client.submit(asked)
+    results = client.gather(1)
+    assert_as_without_faults(results, asked)
+    ledger, report = books_of(results, location)
+    assert ledger.num_env_steps == report.num_rows == 5 + 6
+    assert results[0].purchase == ray.get(answer).purchase == "p"
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=slow)])

@@ -1,0 +1,151 @@
+"""What is being bought just now: a locked file for each attempt, in the folder of the store.
+
+The lock ends with the process that holds it, however that comes to its end.  Until then others who
+want the same labels wait; afterwards whoever comes first takes the finished rows out of the file.
+"""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from rllib_offset.columns import Columns
+from rllib_offset.tables import to_columns, to_table
+
+__all__ = ["Attempt", "Attempts"]
+
+logger = logging.getLogger(__name__)
+
+About = dict[str, Any]
+
+_SUFFIX = ".rows"
+
+
+class Attempt:
+    """The file of one attempt, to which columns are added while it lasts.
+
+    They outlive the process, not the machine: to flush each row to the device would cost more.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def add(self, columns: Columns) -> None:
+        """Add columns; raises ``OSError`` if they cannot be written."""
+        table = to_table(columns)
+        with pa.ipc.new_stream(self._file, table.schema) as stream:
+            stream.write_table(table)
+
+
+class Attempts:
+    """The attempts of all processes that see a folder.
+
+    Args:
+        folder: On this machine, or on a file system that all machines have mounted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def hold(self, name: str, about: About) -> Iterator[Attempt | None]:
+        """Say what is being bought within the block; None where the disk does not take it.
+
+        Args:
+            name: Of the attempt.
+            about: What others should know; ``identities`` are those of the labels.
+        """
+        path = self._folder / f"{name}{_SUFFIX}"
+        try:
+            file = self._locked(path, about)
+        except OSError as error:
+            logger.warning("nobody will know what is being bought: %s", error)
+            yield None
+            return
+        with file:
+            yield Attempt(file)
+            path.unlink(missing_ok=True)
+
+    def _locked(self, path: Path, about: About) -> BinaryIO:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        file = part.open("wb", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(about).encode() + b"\n")
+            part.rename(path)  # others see it locked or not at all
+        except OSError:
+            file.close()
+            part.unlink(missing_ok=True)
+            raise
+        return file
+
+    def is_held(self, name: str) -> bool:
+        """Whether a living process is at this attempt."""
+        with self._opened(self._folder / f"{name}{_SUFFIX}") as file:
+            return file is not None and not _lock(file)
+
+    def wanted_elsewhere(self, identities: Iterable[str]) -> bool:
+        """Whether a living process buys one of these labels."""
+        wanted = set(identities)
+        for path in self._paths():
+            with self._opened(path) as file:
+                if file is not None and not _lock(file):
+                    about = json.loads(file.readline())
+                    if not wanted.isdisjoint(about["identities"]):
+                        return True
+        return False
+
+    def take_over(self, keep: Callable[[str, About, list[Columns]], None]) -> None:
+        """Hand on what dead processes have left, and delete it.
+
+        Args:
+            keep: Called with the name of an attempt, what it was about, and all that was added; an
+                ``OSError`` leaves the file for the next time.
+        """
+        for path in self._paths():
+            with self._opened(path) as file:
+                if file is None or not _lock(file) or os.fstat(file.fileno()).st_nlink == 0:
+                    continue
+                about, parts = _read(file)
+                if parts:
+                    keep(path.name.removesuffix(_SUFFIX), about, parts)
+                path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*{_SUFFIX}"))
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[BinaryIO | None]:
+        try:
+            file = path.open("rb")
+        except OSError:
+            yield None
+            return
+        with file:
+            yield file
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read(file: BinaryIO) -> tuple[About, list[Columns]]:
+    """Read an attempt to where it was cut short: its first line, and what was added."""
+    about: About = {}
+    parts: list[Columns] = []
+    with suppress(ValueError, OSError):  # pyarrow's errors are among them
+        about = json.loads(file.readline())
+        while True:
+            parts.append(to_columns(pa.ipc.open_stream(file).read_all()))
+    return about, parts
