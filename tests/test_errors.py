@@ -4,6 +4,9 @@ import math
 import os
 import pickle
 import shlex
+import subprocess
+import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from rllib_offset import cli
 DOCUMENT = Path(__file__).parents[1] / "docs" / "errors.md"
 FAST = "rllib_offset.envs:rllib_offset/RewardOffsetPointMass-v0"
 SLOW = "rllib_offset.envs:rllib_offset/PointMass-v0"
+RLLIB = "from rllib_offset.cli import main; main()"
 VALID = f"""
 x:
   run: OffsetA2C
@@ -86,21 +90,18 @@ def install_ray(monkeypatch, version):
     monkeypatch.setattr(metadata, "version", found)
 
 
-def run(folder, section, given, monkeypatch):
+def words_of(folder, section, given):
+    """Write the file that the row is about, and return the command's words."""
     file = folder / "FILE.yaml"
     file.write_text(VALID)
+    if section == "Commands":
+        return shlex.split(given)
     if section == "Files":
-        text = "" if given == "nothing" else given.replace(r"\n", "\n").replace(r"\t", "\t")
-        file.write_text(text)
-        words = ["train", "file", "FILE.yaml"]
-    elif section == "Installation":
-        install_ray(monkeypatch, given)
-        words = ["train", "file", "FILE.yaml"]
-    elif section != "Commands":
-        words = ["train", "file", "FILE.yaml", *shlex.split(given)]
-    else:
-        words = shlex.split(given)
-    return CliRunner().invoke(cli.app, words)
+        file.write_text(
+            "" if given == "nothing" else given.replace(r"\n", "\n").replace(r"\t", "\t")
+        )
+    options = [] if section in ("Files", "Installation") else shlex.split(given)
+    return ["train", "file", "FILE.yaml", *options]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,9 @@ def test_wrong_input_is_answered_as_documented(folder, monkeypatch, section, num
     before = {"FILE.yaml", *(path.name for path in folder.iterdir())}
     # a command has a process of its own, where no cluster runs yet that could be too small
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": math.inf})
-    result = run(folder, section, given, monkeypatch)
+    if section == "Installation":
+        install_ray(monkeypatch, given)
+    result = CliRunner().invoke(cli.app, words_of(folder, section, given))
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     if os.environ.get("REWRITE_ERRORS"):
@@ -123,6 +126,30 @@ def test_wrong_input_is_answered_as_documented(folder, monkeypatch, section, num
     else:
         assert line == f"Error: {answer}"
     assert {path.name for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("section", "cells"),
+    [row[::2] for row in ROWS if row[0] not in ("Checkpoints", "Installation")][::12],
+)
+def test_a_command_answers_within_ten_seconds(tmp_path, section, cells):
+    _, given, answer = cells
+    words = [sys.executable, "-c", RLLIB, *words_of(tmp_path, section, given)]
+    path = os.pathsep.join(filter(None, (str(DOCUMENT.parents[1]), os.environ.get("PYTHONPATH"))))
+    start_s = time.monotonic()
+    finished = subprocess.run(
+        words,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - start_s
+    print(f"{seconds:.1f} s", file=sys.stderr)
+    assert (finished.returncode, finished.stderr) == (2, f"Error: {answer}\n")
+    assert seconds < 10
 
 
 def test_there_are_many_of_them():
