@@ -69,19 +69,22 @@ def save(algorithm, folder):
 class Driver:
     """A process that trains; it is forked, as the imports take longer than the training."""
 
+    context = multiprocessing.get_context("forkserver")  # without this process's threads
+
     def __init__(self, address, folder):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        fork = multiprocessing.get_context("fork")
-        self.process = fork.Process(target=drive, args=(address, folder))
+        self.context.set_forkserver_preload([__name__, "rllib_offset.algorithm"])
+        self.process = self.context.Process(target=drive, args=(address, folder))
         self.process.start()
 
-    def progress(self):
+    def iteration(self):
+        """The last one that was finished; after a kill some are repeated."""
         path = self.folder / "progress"
-        return len(path.read_text().splitlines()) if path.exists() else 0
+        return int(path.read_text().split()[-1]) if path.exists() else 0
 
-    def wait_for(self, progress):
-        while self.progress() < progress and self.process.is_alive():
+    def wait_for(self, iteration):
+        while self.iteration() < iteration and self.process.is_alive():
             time.sleep(0.02)
 
 
@@ -93,27 +96,27 @@ def finished(address, folder):
     return Outcome(**json.loads((folder / "outcome.json").read_text()))
 
 
-def kill_at_random(address, folder, rng):
-    """Drive, and kill within an iteration, or while everything starts; returns the progress."""
+def kill(address, folder, iteration, delay_s):
+    """Drive, and kill so long after an iteration; returns how far it had come."""
     driver = Driver(address, folder)
-    before = driver.progress()
-    if rng.random() < 0.8:
-        driver.wait_for(before + int(rng.integers(0, 3)))
-    time.sleep(rng.uniform(0, 2))
+    driver.wait_for(iteration)
+    time.sleep(delay_s)
     assert driver.process.is_alive(), "it ended before it was killed"
     os.kill(driver.process.pid, signal.SIGKILL)
     driver.process.join()
-    return driver.progress() - before
+    return driver.iteration()
 
 
 def test_killed_at_random_moments_it_buys_what_it_would_have_bought(address, tmp_path):
-    import rllib_offset.algorithm  # noqa: F401  (before the forks)
-
     rng, folder = np.random.default_rng(0), tmp_path / "killed"
-    progress = [kill_at_random(address, folder, rng) for _ in range(NUM_KILLS)]
+    moments = np.sort(rng.integers(0, NUM_ITERATIONS - 4, NUM_KILLS))
+    killed = [kill(address, folder, moment, rng.uniform(0, 1)) for moment in moments]
     found = finished(address, folder)
     expected = finished(address, tmp_path / "uninterrupted")
-    print(f"\nprogress {progress}\n{expected}\n{found}", file=sys.stderr)
+    print(f"\nkilled in iterations {killed}\n{expected}\n{found}", file=sys.stderr)
+    if results := os.environ.get("FAULT_RESULTS"):
+        Path(results).mkdir(parents=True, exist_ok=True)
+        Path(results, "driver-killed-20.json").write_text(json.dumps(asdict(found)))
     assert (found.bought, found.score) == (expected.bought, expected.score)
     assert (found.bought_twice, found.lost, found.imbalance, found.damaged) == (0, 0, 0, 0)
     assert found.stored == found.bought
