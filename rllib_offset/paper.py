@@ -40,6 +40,7 @@ ARMS = (
 
 _ITERATION_S, _START_S = 0.18, 12.0  # of a trial, for the time left
 _TIMED_STEPS = 100  # of the slow simulator
+_EPISODE_STEPS, _RESTORE_S = 100, 2.0  # of a comparison, for the time left
 _SYNC_EVERY_S = 30  # what an interruption may lose
 
 
@@ -110,7 +111,8 @@ class PaperRun:
         missing = self._missing_seeds()
         trial_s = (_START_S + self.scale.iterations * _ITERATION_S) / self._at_once
         self._total_s = sum(len(seeds) for seeds in missing.values()) * trial_s
-        self._total_s += sum(expected_s(case, self.scale.timings) for case in cases) + 1.0
+        self._total_s += sum(expected_s(case, self.scale.timings) for case in cases)
+        self._total_s += self.seeds * self._comparison_s
         self._write(PAPER_NAME, {"command": self.command, "facts": self._facts()})
         if missing:
             self._train(missing, trial_s)
@@ -238,6 +240,12 @@ class PaperRun:
 
     # --- evaluation times ---
 
+    @property
+    def _comparison_s(self) -> float:
+        """How long a comparison will roughly take, for the time left."""
+        steps = _EPISODE_STEPS * self.scale.compared_episodes
+        return _RESTORE_S + steps * self.scale.compared_cost_s
+
     def _compare(self) -> None:
         """Time evaluation in slow and in fast + offset, at the same cost of a slow step."""
         from rllib_offset.compare import compare
@@ -252,11 +260,13 @@ class PaperRun:
             ]
             if known:
                 kept.append(known[0])
+                self._advance(self._comparison_s)
                 continue
             comparison = compare(
                 trial.checkpoint, episodes=episodes, slow_env_config={"step_cost_s": cost_s}
             )
             kept.append(comparison.to_dict() | what)
+            self._advance(self._comparison_s)
             self._say(
                 f"evaluation, seed {trial.seed}: fast + offset is {comparison.speedup:.0f} times "
                 f"faster, gap {comparison.gap:+.3f}"
