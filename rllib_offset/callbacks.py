@@ -96,6 +96,7 @@ class OffsetCallback(ScoreCallback):
         super().on_train_result(algorithm=algorithm, result=result, **kwargs)
         if hasattr(algorithm, "ledger"):
             result.setdefault(metrics.SLOW, {}).update(algorithm.ledger.as_metrics())
+            result[metrics.AT_A_GLANCE] = _at_a_glance(result)
 
 
 def beside(ours: type[ScoreCallback], given: Any) -> Any:
@@ -109,6 +110,17 @@ def beside(ours: type[ScoreCallback], given: Any) -> Any:
     if not any(isinstance(cls, type) and issubclass(cls, ours) for cls in classes):
         classes = [ours, *classes]
     return classes if len(classes) > 1 else classes[0]
+
+
+def _at_a_glance(result: dict[str, Any]) -> dict[str, float]:
+    """Return truth, promise and cost, as far as they are known."""
+    evaluation = result.get(EVALUATION_RESULTS) or {}
+    values = {
+        metrics.TRUTH: evaluation.get(ENV_RUNNER_RESULTS, {}).get(EPISODE_RETURN_MEAN),
+        metrics.PROMISE: evaluation.get(metrics.CORRECTED_EPISODE_RETURN_MEAN),
+        metrics.SLOW_STEPS: result[metrics.SLOW][metrics.NUM_ENV_STEPS_LIFETIME],
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _references(runner: Any, seeds: list[int]) -> Any:

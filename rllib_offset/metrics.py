@@ -3,6 +3,12 @@
 Nested keys are tuples, as RLlib's ``MetricsLogger`` takes them; TensorBoard joins them with ``/``.
 """
 
+# The three to watch, under a name that TensorBoard sorts before all others.
+AT_A_GLANCE = "at_a_glance"
+TRUTH = "truth"  # return in the slow simulator, of the latest evaluation
+PROMISE = "promise"  # return of the same agent and starts in fast + offset
+SLOW_STEPS = "slow_steps"  # bought for training so far
+
 # The predictor.
 OFFSET = "offset"
 LOSS = "loss"

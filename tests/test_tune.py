@@ -45,6 +45,9 @@ TINY: dict[str, Any] = {
 
 # section 6 of the design, without what only some configurations report
 IN_TENSORBOARD = (
+    "at_a_glance/truth",
+    "at_a_glance/promise",
+    "at_a_glance/slow_steps",
     "offset/loss",
     "offset/holdout_mae",
     "offset/ensemble_std",
