@@ -202,8 +202,7 @@ class SlowReplay:
             return None
         while self._labels.is_being_bought(request):
             time.sleep(LOOK_AGAIN_S)
-        self._labels.store.refresh()
-        return self._labels.lookup(request, self.run)
+        return self._labels.lookup_latest(request, self.run)
 
     @contextmanager
     def _lease(self, pool: str, limit: int | None) -> Iterator[None]:

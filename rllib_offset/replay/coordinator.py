@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_COMPACT_EVERY = 512  # answers
 LOOK_AGAIN_S = 0.1  # while another process buys the same label
 _NUM_THREADS = 2  # of the store; the memory allocator keeps an arena for each
 
@@ -78,7 +77,7 @@ class ReplayCoordinator:
         self._leases = Leases()
         self._labels = None if options.labels is None else KnownLabels(options.labels)
         self._journal = None if self._labels is None else RequestJournal(self._labels, options.run)
-        self._num_lost = self._num_retries = self._num_reused = self._num_answers = 0
+        self._num_lost = self._num_retries = self._num_reused = 0
 
         self._threads = ThreadPoolExecutor(_NUM_THREADS)
         self._workers = WorkerPool(pair, num_workers, options)
@@ -273,20 +272,9 @@ class ReplayCoordinator:
     async def _lookup(self, request: ReplayRequest) -> ReplayResult | None:
         if self._labels is None:
             return None
-        self._num_answers += 1
-        if self._num_answers % _COMPACT_EVERY == 1:
-            await self._compact()
         while await self._in_thread(self._labels.is_being_bought, request):
             await asyncio.sleep(LOOK_AGAIN_S)
-        await self._in_thread(self._labels.store.refresh)
-        return await self._in_thread(self._labels.lookup, request, self._run)
-
-    async def _compact(self) -> None:
-        assert self._labels is not None
-        try:
-            await self._in_thread(self._labels.store.compact)
-        except OSError as error:
-            logger.warning("small segments of labels could not be merged: %s", error)
+        return await self._in_thread(self._labels.lookup_latest, request, self._run)
 
     def _bought(self, request: ReplayRequest, purchase: str) -> ReplayResult:
         return nothing(request) if self._labels is None else self._labels.bought(request, purchase)

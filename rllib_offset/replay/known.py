@@ -41,6 +41,7 @@ _KEY, _SEED = "key", "seed"
 _NO_SEED = -1
 _WRITING_MAY_COST = 0.05  # of the simulator's time
 _IS_PRECIOUS_S = 1.0  # what took longer waits for the device to hold it
+_COMPACT_EVERY = 512  # lookups
 _DYING_TAKES_S = 5.0  # at most, until the system has ended a process
 
 
@@ -79,6 +80,7 @@ class KnownLabels:
         self.store = LabelStore(location, is_read_only=is_read_only)
         folder = self.store.local_folder
         self.attempts = None if folder is None else Attempts(folder / "attempts")
+        self._num_lookups = 0
 
     def append(
         self, result: ReplayResult, *, run: str, seconds: float | None = None, is_end: bool = True
@@ -120,6 +122,17 @@ class KnownLabels:
             return False
         self._take_over()
         return self.attempts.wanted_elsewhere(identities(request))
+
+    def lookup_latest(self, request: ReplayRequest, run: str = "") -> ReplayResult | None:
+        """As :meth:`lookup`, after taking in what others wrote; merges small segments at times."""
+        self._num_lookups += 1
+        if self._num_lookups % _COMPACT_EVERY == 1:
+            try:
+                self.store.compact()
+            except OSError as error:
+                logger.warning("small segments of labels could not be merged: %s", error)
+        self.store.refresh()
+        return self.lookup(request, run)
 
     def lookup(self, request: ReplayRequest, run: str = "") -> ReplayResult | None:
         """Return what is known of a request, for free; None if that is nothing.
