@@ -15,11 +15,13 @@ Commands:
 
 import argparse
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import ray
 from measuring import FAST, SLOW, Spread, keep, machine, seconds, start_ray
 from pairs import BusyPointMass
@@ -28,7 +30,9 @@ from ray.cluster_utils import Cluster
 
 import rllib_offset
 from rllib_offset import OffsetA2CConfig, metrics
-from rllib_offset.replay.requests import steps_per_call
+from rllib_offset.pair import EnvPair
+from rllib_offset.replay.requests import ReplayRequest, steps_per_call
+from rllib_offset.replay.worker import ReplayWorker
 from rllib_offset.timing import Join, TimingModel
 
 EPISODE = 100
@@ -132,6 +136,16 @@ def _outcome(
     )
 
 
+def cpu_of_a_step_us(step_ms: float, steps: int = 50) -> float:
+    """CPU time of a replayed step that sleeps, most of it for falling asleep and waking up."""
+    worker = ReplayWorker(EnvPair(FAST, SLOW, slow_config={"step_cost_s": step_ms / 1e3}))
+    request = ReplayRequest((0,), "trajectory", np.zeros((steps, 2), np.float32), seed=0)
+    worker.replay(replace(request, actions=request.actions[:1]))
+    start_s = time.thread_time()
+    worker.replay(request)
+    return 1e6 * (time.thread_time() - start_s) / steps
+
+
 def _utilization(result: dict[str, Any]) -> float:
     return float(result[metrics.SLOW].get(metrics.UTILIZATION, math.nan))
 
@@ -175,6 +189,8 @@ def main() -> None:
             f"{'of bound':>10}{'x serial':>10}{'busy':>7}{'overhead, ms':>14}"
         )
         for step_ms in options.step_ms:
+            if options.kind == "sleep":
+                print(f"{cpu_of_a_step_us(step_ms):.0f} us of CPU per step of {step_ms:g} ms")
             serial_s = math.nan
             for workers in options.workers:
                 case = Case(

@@ -35,7 +35,8 @@ def trainers() -> dict[str, Callable[[], Any]]:
     return {
         SB3: sb3_a2c(),
         PPO: rllib_ppo().train,
-        "A2C": A2CConfig().environment(SLOW).debugging(seed=0).build_algo().train,
+        "A2C": a2c().train,
+        "A2C, a batch sampled once for all": without_sampling(a2c(lr=1e-9)).train,
         "OffsetA2C, single steps": offset("sample", workers=1).train,
         "OffsetA2C, trajectories in process": offset("trajectory", workers=0).train,
         "OffsetA2C, trajectories by 2 workers": offset("trajectory", workers=2).train,
@@ -56,6 +57,20 @@ def rllib_ppo() -> Algorithm:
     config.training(train_batch_size_per_learner=BATCH, num_epochs=1, minibatch_size=BATCH)
     config.rl_module(model_config={"fcnet_hiddens": [64, 64], "vf_share_layers": False})
     return config.build_algo()
+
+
+def a2c(**training: Any) -> Algorithm:
+    """Our sampler and learner alone, on the slow simulator."""
+    config = A2CConfig().environment(SLOW).debugging(seed=0).training(**training)
+    return config.build_algo()
+
+
+def without_sampling(algorithm: Algorithm) -> Algorithm:
+    """What RLlib asks for by itself: one batch is trained on again and again."""
+    runner = algorithm.env_runner
+    episodes, figures = runner.sample(), runner.get_metrics()
+    runner.sample, runner.get_metrics = (lambda **_: episodes), (lambda: figures)
+    return algorithm
 
 
 def offset(level: str, workers: int) -> Algorithm:
