@@ -4,8 +4,8 @@
 
 Writes opamp.md and a file per run into the folder; a run that is there already is not repeated, and
 one whose checkpoint is there is only judged.  Every arm is judged on the same fresh targets: one
-slow step verifies the design that the greedy policy ends in, and up to `--retries` more follow
-where it fails.
+slow step verifies the design that the greedy policy (or the search) ends in, and up to `--retries`
+more follow where it fails.  `--figures FOLDER` draws what is there.
 """
 
 import argparse
@@ -20,10 +20,17 @@ from typing import Any
 import numpy as np
 import ray
 import yaml
+from gymnasium.utils.seeding import np_random
 from harness import TUNED_CONFIGS, Arm, interval, markdown
+from numpy.typing import NDArray
+from opamp_figures import draw_all
+from opamp_search import TRAINED, SurrogateSearch, evolve
+from opamp_store import STORED, StoredSimulator
 
 import rllib_offset
 from rllib_offset.config_keys import translate_keys
+from rllib_offset.envs.opamp.simulators import open_simulator
+from rllib_offset.envs.opamp.task import EPISODE_STEPS
 from rllib_offset.proposals import propose, summarise
 
 STORE = "designs.sqlite"
@@ -32,6 +39,14 @@ FIRST_TARGET = 900_000  # seeds that neither training nor its evaluation draws f
 OFFSET = "opamp-offset-ppo"
 FEWER = {"initial_labels": 50, "max_slow_steps": 150}
 RANDOM = {"label_rounds": None, "label_choice": "uniform", "labels_per_iteration": 0}
+SLOW_ONLY = {
+    "env": STORED,
+    "env_config": {"pass_threshold": -0.02},
+    "train_batch_size_per_learner": 60,  # five batches of two episodes
+    "minibatch_size": 30,
+    "num_envs_per_env_runner": 2,
+    "lr": 1e-3,
+}
 ARMS = [
     Arm("transfer", "opamp-transfer"),
     Arm("offset, rounds, 300 labels", OFFSET),
@@ -41,7 +56,11 @@ ARMS = [
         {**FEWER, "label_rounds": {"labels": 25, "interval": 8, "tolerance": 0.02}},
     ),
     Arm("offset, random, 300 labels", OFFSET, {**RANDOM, "initial_labels": 300}),
+    Arm("PPO, slow only, 300 steps", "opamp-transfer", SLOW_ONLY, 5, is_slow_only=True),
 ]
+SEARCH, SEARCH_LABELS = "surrogate + search, no RL", 300
+EVOLUTION, EVOLUTION_TARGETS, EVOLUTION_RUNS = "differential evolution, slow only", 10, 400
+NAMES = [*(arm.name for arm in ARMS), SEARCH]
 
 Run = dict[str, Any]
 
@@ -51,24 +70,41 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--targets", type=int, default=100)
     parser.add_argument("--retries", type=int, default=2)
-    parser.add_argument("--only", action="append", help="arms to train, by name; default all")
+    parser.add_argument("--only", action="append", help="arms to run, by name; default all")
+    parser.add_argument("--figures", type=Path, help="folder for the figures")
     parser.add_argument("--out", type=Path, default=Path("opamp_results"))
     options = parser.parse_args()
     options.out = options.out.resolve()  # Ray changes the folder of its workers
     options.out.mkdir(parents=True, exist_ok=True)
-    arms = [arm for arm in ARMS if options.only is None or arm.name in options.only]
+    wanted = options.only or [*NAMES, EVOLUTION]
     rllib_offset.register()
-    for arm, seed in product(arms, range(options.seeds)):
-        path = options.out / f"{arm.name}-{seed}.json"
-        if not path.exists():
-            run = run_arm(arm, seed, options)
-            path.write_text(json.dumps(run))
-            print(f"{arm.name} seed {seed}: {describe(run)}", flush=True)
+    for seed, arm in product(range(options.seeds), ARMS):
+        if arm.name in wanted:
+            keep(arm.name, seed, options, lambda arm=arm, seed=seed: run_arm(arm, seed, options))
+    for seed in range(options.seeds):
+        if SEARCH in wanted:
+            keep(SEARCH, seed, options, lambda seed=seed: run_search(seed, options))
+    evolution = options.out / "evolution.json"
+    if EVOLUTION in wanted and not evolution.exists():
+        evolution.write_text(json.dumps(run_evolution(options)))
     ray.shutdown()
-    runs = {arm.name: runs_of(arm.name, options.out) for arm in ARMS}
-    rows = table({name: found for name, found in runs.items() if found})
-    (options.out / "opamp.md").write_text(markdown(rows) + "\n")
-    print(markdown(rows))
+    runs = {name: runs_of(name, options.out) for name in NAMES}
+    text = markdown(table({name: found for name, found in runs.items() if found})) + "\n"
+    if evolution.exists():
+        text += "\n" + describe_evolution(json.loads(evolution.read_text())) + "\n"
+    (options.out / "opamp.md").write_text(text)
+    print(text)
+    if options.figures:
+        draw_all({name: found for name, found in runs.items() if found}, options.figures)
+
+
+def keep(name: str, seed: int, options: argparse.Namespace, run: Callable[[], Run]) -> None:
+    """Write what a run gives to its file, unless it is there."""
+    path = options.out / f"{name}-{seed}.json"
+    if not path.exists():
+        found = run()
+        path.write_text(json.dumps(found))
+        print(f"{name} seed {seed}: {describe(found)}", flush=True)
 
 
 def run_arm(arm: Arm, seed: int, options: argparse.Namespace) -> Run:
@@ -77,21 +113,84 @@ def run_arm(arm: Arm, seed: int, options: argparse.Namespace) -> Run:
     trained = checkpoint / "trained.json"
     if not trained.exists():
         trained.write_text(json.dumps(train(arm, seed, checkpoint, options.out / STORE)))
-    seeds = range(FIRST_TARGET, FIRST_TARGET + options.targets)
-    proposals = propose(checkpoint, seeds=seeds, retries=options.retries)
+    proposals = propose(checkpoint, seeds=target_seeds(options), retries=options.retries)
     firsts = [proposal.attempts[0] for proposal in proposals]
-    return {
+    run = {
         "arm": arm.name,
         "seed": seed,
         **json.loads(trained.read_text()),
         **asdict(summarise(proposals)),
-        "states": [first.state.tolist() for first in firsts],
-        "actions": [first.action.tolist() for first in firsts],
+        "spent": [proposal.slow_steps for proposal in proposals],
+        "solved": [proposal.passes is True for proposal in proposals],
+        "targets": TRAINED.targets(np.stack([first.state for first in firsts])).tolist(),
+        "designs": [TRAINED.designs(TRAINED.move(f.state, f.action)).tolist() for f in firsts],
         "promised": [first.promised for first in firsts],
         "verified": [first.verified for first in firsts],
         "promised_passes": [first.promised_passes for first in firsts],
         "passes": [first.passes for first in firsts],
     }
+    if arm.is_slow_only:  # it plays in the slow simulator, to the end where it fails
+        run["spent"] = [EPISODE_STEPS] * len(proposals)
+        run["slow_steps"] = sum(run["spent"])
+    return run
+
+
+def target_seeds(options: argparse.Namespace) -> range:
+    """Return a seed per unseen target."""
+    return range(FIRST_TARGET, FIRST_TARGET + options.targets)
+
+
+def drawn_targets(options: argparse.Namespace) -> NDArray[np.float64]:
+    """Return the targets ``(T, 4)`` that an environment draws with those seeds."""
+    states = [TRAINED.draw_state(np_random(seed)[0]) for seed in target_seeds(options)]
+    return TRAINED.targets(np.stack(states))
+
+
+def run_search(seed: int, options: argparse.Namespace) -> Run:
+    """Let a random search over fast + offset do what the agent does, at as many labels."""
+    start_s, start_cpu_s = time.monotonic(), time.process_time()
+    search = SurrogateSearch(slow_simulator(options).evaluate, seed)
+    search.train(SEARCH_LABELS)
+    trained_s, trained_cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
+    targets = drawn_targets(options)
+    designs = search.search(targets)
+    found = [search.solve(t, d, options.retries) for t, d in zip(targets, designs, strict=True)]
+    firsts = [each["first"] for each in found]
+    return {
+        "arm": SEARCH,
+        "seed": seed,
+        "labels": search.num_labels,
+        "trained_s": trained_s,
+        "trained_cpu_s": trained_cpu_s,
+        "num_proposals": len(found),
+        "num_first": sum(first["passes"] for first in firsts),
+        "num_broken": sum(first["promised"] and not first["passes"] for first in firsts),
+        "num_solved": sum(each["solved"] for each in found),
+        "slow_steps": sum(each["spent"] for each in found),
+        "spent": [each["spent"] for each in found],
+        "solved": [each["solved"] for each in found],
+    }
+
+
+def run_evolution(options: argparse.Namespace) -> list[int | None]:
+    """Size a design per target on the slow simulator alone; return the slow runs it took."""
+    evaluate = slow_simulator(options).evaluate
+    targets = drawn_targets(options)[:EVOLUTION_TARGETS]
+    return [evolve(evaluate, t, seed, EVOLUTION_RUNS) for seed, t in enumerate(targets)]
+
+
+def slow_simulator(options: argparse.Namespace) -> StoredSimulator:
+    """Return the extracted simulation, with its file."""
+    return StoredSimulator(open_simulator("extracted"), options.out / STORE)
+
+
+def describe_evolution(runs: list[int | None]) -> str:
+    """Return one line about the slow runs per target, None where it gave up."""
+    solved = [run for run in runs if run is not None]
+    return (
+        f"{EVOLUTION}: {len(solved)} of {len(runs)} targets solved within {EVOLUTION_RUNS} slow "
+        f"runs each; median {np.median(solved):.0f}, most {max(solved)}"
+    )
 
 
 def train(arm: Arm, seed: int, checkpoint: Path, store: Path) -> dict[str, Any]:
@@ -102,9 +201,11 @@ def train(arm: Arm, seed: int, checkpoint: Path, store: Path) -> dict[str, Any]:
     config |= {
         "evaluation_interval": None,
         "num_replay_workers": 0,
-        "slow_env": "opamp_store.StoredOpAmp",
+        "slow_env": STORED,
         "slow_env_config": {**config["slow_env_config"], "store": str(store)},
     }
+    if arm.is_slow_only:
+        config["env_config"] = {**config["env_config"], "store": str(store)}
     if not ray.is_initialized():  # not at all where every run is only judged
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     algorithm = ray.tune.registry.get_trainable_cls(spec["run"])(config=translate_keys(config))
@@ -112,9 +213,10 @@ def train(arm: Arm, seed: int, checkpoint: Path, store: Path) -> dict[str, Any]:
         algorithm.train()
     algorithm.save_to_path(str(checkpoint))
     ledger = dict(vars(algorithm.ledger))
+    sampled = config["train_batch_size_per_learner"] * algorithm.iteration
     algorithm.stop()
     return {
-        "labels": ledger["num_env_steps"],
+        "labels": sampled if arm.is_slow_only else ledger["num_env_steps"],
         "ledger": ledger,
         "trained_s": time.monotonic() - start_s,
         "trained_cpu_s": time.process_time() - start_cpu_s,

@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -16,6 +17,9 @@ from rllib_offset.envs.opamp.engine import AcResult
 from rllib_offset.envs.opamp.environment import OpAmpEnv
 from rllib_offset.envs.opamp.measurement import Evaluation
 from rllib_offset.envs.opamp.simulators import Simulator
+from rllib_offset.envs.opamp.task import EPISODE_STEPS
+
+STORED = "opamp_store:StoredOpAmp-v0"
 
 _REPEATABLE = ("the gain", "no supply")  # failures of the design, not of a process
 
@@ -53,10 +57,11 @@ class StoredSimulator(Simulator):
 
 
 class StoredOpAmp(OpAmpEnv):
-    """`OpAmpEnv`, made from a config whose ``store`` names the file."""
+    """`OpAmpEnv` of the extracted simulation, with its results in the file ``store``."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        arguments = {"fidelity": "extracted"} | dict(config)
-        path = Path(arguments.pop("store"))
-        super().__init__(**arguments)
-        self._simulator = StoredSimulator(self.simulator, path)
+    def __init__(self, *, store: str, **arguments: Any) -> None:
+        super().__init__(fidelity="extracted", **arguments)
+        self._simulator = StoredSimulator(self.simulator, Path(store))
+
+
+gym.register(id=STORED.partition(":")[2], entry_point=StoredOpAmp, max_episode_steps=EPISODE_STEPS)

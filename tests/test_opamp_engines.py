@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rllib_offset.envs.opamp.cards import MODEL_CARDS
 from rllib_offset.envs.opamp.design import START
 from rllib_offset.envs.opamp.engine import Bench
 from rllib_offset.envs.opamp.layout import extracted
@@ -18,31 +17,10 @@ from rllib_offset.envs.opamp.measurement import measure
 from rllib_offset.envs.opamp.netlists import BENCH, schematic
 from rllib_offset.envs.opamp.subprocess_engine import SubprocessEngine
 from rllib_offset.errors import SlowSimulatorError
-from tests.opamp import REDUCED, needs_library, needs_program
+from tests.opamp import BROKEN, HANG, REDUCED, needs_library, needs_program
 
 ROOT = str(Path(__file__).parents[1])
-DIVIDER = ("* divider", "Vdd vdd 0 1 ac 1", "R1 vdd out 1k", "R2 out 0 1k")
 GOOD = schematic(START)
-HANG = (*DIVIDER, ".control", "while 1", "end", ".endc")
-
-BROKEN = {
-    "floating-node": ("* broken", "Vdd vdd 0 1 ac 1", "R1 vdd 0 1k", "C1 out x 1p", "C2 x 0 1p"),
-    "current-into-nothing": ("* broken", "Vdd vdd 0 1 ac 1", "R1 vdd 0 1k", "I1 0 out 1m"),
-    "voltage-loop": (*DIVIDER, "V2 vdd 0 2"),
-    "zero-width": (*DIVIDER, *MODEL_CARDS, "M1 out vdd 0 0 nch w=0 l=90n"),
-    "logarithm-of-a-negative-number": (*DIVIDER[:2], "B1 out 0 v=ln(-1)*v(vdd)", "R1 out 0 1k"),
-    "infinite-response": ("* broken", "Vdd vdd 0 1 ac 1e308", "E1 out 0 vdd 0 1e308", "R1 vdd 0 1"),
-    "nan-as-value": (*DIVIDER, "R3 out 0 nan"),
-    "unknown-model": (*DIVIDER, "M1 out vdd 0 0 nosuch w=1u l=1u"),
-    "no-such-card": (*DIVIDER, "%%$# what is this"),
-    "endless-subcircuit": (*DIVIDER, "X1 out loop", ".subckt loop a", "X2 a loop", ".ends"),
-    "nothing": ("* broken",),
-    "no-output": ("* broken", "Vdd vdd 0 1 ac 1", "R1 vdd 0 1k"),
-    "another-sweep": (*DIVIDER, ".control", "ac dec 1 1 10", "quit", ".endc"),
-    "out-of-memory": (*DIVIDER, ".control", "let a=vector(2000000000)", ".endc"),
-    "endless-loop": HANG,
-    "endless-printing": (*DIVIDER, ".control", "while 1", "echo all work", "end", ".endc"),
-}
 
 
 @pytest.fixture(

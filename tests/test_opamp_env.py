@@ -15,13 +15,16 @@ from rllib_offset.corrected_env import CorrectedEnv
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
 from rllib_offset.envs.opamp.design import START
 from rllib_offset.envs.opamp.environment import OpAmpEnv
+from rllib_offset.envs.opamp.library_engine import LibraryEngine
 from rllib_offset.envs.opamp.measurement import FAILED_SPECS, to_learned
+from rllib_offset.envs.opamp.netlists import BENCH, schematic
+from rllib_offset.envs.opamp.simulators import SpiceSimulator
 from rllib_offset.envs.opamp.task import OpAmpTask
 from rllib_offset.envs.opamp.vector_environment import OpAmpVectorEnv
 from rllib_offset.pair import EnvPair, make_env, make_vector_env
-from rllib_offset.replay.requests import ReplayRequest
-from rllib_offset.replay.worker import ReplayWorker
-from tests.opamp import EXTRACTED, HAND, REDUCED, SCHEMATIC, needs_library, needs_program
+from rllib_offset.replay.requests import ReplayRequest, valid_rows
+from rllib_offset.replay.worker import ReplayWorker, replay
+from tests.opamp import BROKEN, EXTRACTED, HAND, REDUCED, SCHEMATIC, needs_library, needs_program
 
 every_id = pytest.mark.parametrize(
     "env_id",
@@ -364,6 +367,29 @@ def test_labels_of_failed_simulations_are_invalid_and_finite():
     assert not result.slow["valid"].any()
     assert np.isfinite(result.slow["measurement"]).all()
     assert (result.num_steps, len(result.index)) == (3, 3)
+
+
+@pytest.fixture(scope="module")
+def impatient_engine():
+    engine = LibraryEngine(BENCH, deadline_s=0.5)
+    yield engine
+    engine.close()
+
+
+@needs_library
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_deck_is_one_invalid_label_and_the_next_one_is_valid(impatient_engine, name):
+    def netlist(design):
+        return BROKEN[name] if np.array_equal(design, START) else schematic(design)
+
+    env = OpAmpEnv(fidelity="schematic")
+    env._simulator = SpiceSimulator(netlist, impatient_engine)
+    states = np.stack([OpAmpTask().draw_state(np.random.default_rng(0))] * 2)
+    stay_and_grow = np.array([[3] * 7, [4] * 7])
+    request = ReplayRequest((0,), "steps", stay_and_grow, states=states)
+    result = replay(request, env, OpAmpEnv())
+    assert (result.num_steps, result.error) == (2, None)
+    assert valid_rows(result).tolist() == [False, True]
 
 
 @needs_library
