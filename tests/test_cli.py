@@ -10,8 +10,11 @@ from rllib_offset.commands import train
 from rllib_offset.experiment_checks import prepare_experiment
 from rllib_offset.experiments import load_experiments
 from rllib_offset.user_errors import UserError
+from tests.battery import needs_pybamm
+from tests.opamp import needs_library
 
 TUNED_CONFIGS = sorted((Path(__file__).parent.parent / "tuned_configs").glob("*.yaml"))
+SIMULATORS = {"opamp": needs_library, "cell": needs_pybamm}
 TINY_PPO = {
     "run": "PPO",
     "env": "CartPole-v1",
@@ -398,8 +401,13 @@ def test_resuming_says_what_it_does_not_read(run_file, prepared):
     assert "no `stop`" not in result.stderr
 
 
+def with_its_simulators(path):
+    marks = [mark for name, mark in SIMULATORS.items() if path.stem.startswith(f"{name}-")]
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("path", TUNED_CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [with_its_simulators(path) for path in TUNED_CONFIGS])
 def test_every_tuned_config_is_valid(path):
     experiments, notes = load_experiments(path)
     assert not notes

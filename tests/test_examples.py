@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rllib_offset import EnvPair
+from tests.battery import needs_pybamm
 from tests.opamp import needs_library
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -88,6 +89,17 @@ def test_a_design_is_proposed_after_a_training_cut_short():
     small |= {"num_envs_per_env_runner": 20, "num_replay_workers": 0, "initial_labels": 4}
     small |= {"offset_initial_steps": 5, "slow_env_config": {"group": 25}}
     (proposal,) = example.main(2, small)  # too short to pass, long enough to be verified
+    assert 1 <= proposal.slow_steps <= 3
+    assert set(proposal.attempts[0].verified) >= set(example.REQUEST)
+
+
+@pytest.mark.slow
+@needs_pybamm
+def test_a_cell_is_proposed_after_a_training_cut_short(capsys):
+    example = load("battery_cell")
+    small = {"num_replay_workers": 0, "initial_labels": 6, "offset_initial_steps": 5}
+    (proposal,) = example.main(1, small)
+    assert capsys.readouterr().out.startswith("6 labels")
     assert 1 <= proposal.slow_steps <= 3
     assert set(proposal.attempts[0].verified) >= set(example.REQUEST)
 

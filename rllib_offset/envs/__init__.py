@@ -9,6 +9,7 @@ slow id                                        fast partner
 ``rllib_offset/DriftPointMass-v0``             ``rllib_offset/RewardOffsetPointMass-v0``
 ``rllib_offset/DampedPendulum-v0``             ``rllib_offset/Pendulum-v0``
 ``rllib_offset/OpAmpExtracted-v0``             ``OpAmpHand``, ``OpAmpSchematic`` (needs ngspice)
+``rllib_offset/CellDFN-v0``                    ``rllib_offset/CellSPM-v0`` (both need PyBaMM)
 =============================================  ==================================================
 
 Where another process builds the environment, give it ``"rllib_offset.envs:<id>"``, so that it
@@ -37,8 +38,9 @@ _PENDULUM: dict[str, dict[str, Any]] = {
     "DampedPendulum": {"mass": 1.15, "damping": 0.1},
 }
 _OPAMP = {"OpAmpHand": "hand", "OpAmpSchematic": "schematic", "OpAmpExtracted": "extracted"}
+_CELL = {"CellSPM": "SPM", "CellDFN": "DFN"}
 
-ENV_IDS = tuple(f"rllib_offset/{name}-v0" for name in (*_POINT_MASS, *_PENDULUM, *_OPAMP))
+ENV_IDS = tuple(f"rllib_offset/{name}-v0" for name in (*_POINT_MASS, *_PENDULUM, *_OPAMP, *_CELL))
 
 for _name, _kwargs in _POINT_MASS.items():
     gym.register(
@@ -66,4 +68,11 @@ for _name, _fidelity in _OPAMP.items():
         ),
         max_episode_steps=30,
         kwargs={"fidelity": _fidelity},
+    )
+for _name, _model in _CELL.items():
+    gym.register(
+        id=f"rllib_offset/{_name}-v0",
+        entry_point="rllib_offset.envs.battery.environment:CellEnv",
+        max_episode_steps=12,
+        kwargs={"model": _model},
     )
