@@ -15,18 +15,13 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    EPISODE_LEN_MEAN,
-    NUM_ENV_STEPS_SAMPLED,
-    TIMERS,
-)
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, TIMERS
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
-from rllib_offset.batch_time import BatchTime
+from rllib_offset.batch_time_log import log_batch_time
 from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetBroadcast
@@ -115,7 +110,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         self.fit_offset(labels)  # update phi
         self.version += 1
         self.broadcast_offset()
-        self._report_batch_time(time.perf_counter() - started_s, ledger)
+        log_batch_time(self, time.perf_counter() - started_s, ledger)
 
     def buy_initial_labels(self) -> None:
         """Label well-spread states before training, and decide on the mode if that is open."""
@@ -291,37 +286,6 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             )
             self._has_warned_of_exploitation = True
         return float(is_exploiting)
-
-    def _report_batch_time(self, batch_s: float, before: Ledger) -> None:
-        """Log how long the iteration took, and how long section 3.4 says that it takes."""
-
-        def logged(*key: str) -> float:
-            return float(np.nan_to_num(self.metrics.peek(key, default=0.0)))
-
-        env_steps = int(logged(ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED))
-        if not env_steps:
-            return  # every runner was down
-        batch = BatchTime(
-            batch_s=batch_s,
-            sampling_s=logged(ENV_RUNNER_RESULTS, metrics.SAMPLING_TIME_S),
-            wait_s=logged(metrics.SLOW, metrics.REPLAY_WAIT_S),
-            fit_s=logged(TIMERS, metrics.OFFSET_FIT_TIMER)
-            + logged(TIMERS, metrics.OFFSET_BROADCAST_TIMER),
-            env_steps=env_steps,
-            trajectory_steps=logged(ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN),
-            slow_steps=self.ledger.num_env_steps - before.num_env_steps,
-            slow_s=self.ledger.sim_time_s - before.sim_time_s,
-            workers=self.config.num_replay_workers,
-            level=self.label_level,
-            max_replay_lag=self.config.max_replay_lag,
-        )
-        values = {
-            (TIMERS, metrics.BATCH_TIME_S): batch_s,
-            (TIMERS, metrics.PREDICTED_BATCH_TIME_S): batch.predicted_s,
-            (metrics.SLOW, metrics.UTILIZATION): batch.utilization,
-        }
-        for key, value in values.items():
-            self.metrics.log_value(key, value, window=1)
 
     def _affordable(self, wanted: int | None) -> Any:
         """Return how many of ``wanted`` slow steps the budget has left; ``None`` for all."""

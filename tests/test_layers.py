@@ -28,8 +28,8 @@ FLOORS = (
         "policy",
         "replay",
     },
-    {"a2c", "algorithm", "callbacks", "config", "figure_callback", "offset_state", "rollouts"}
-    | {"setting_rules", "slow_evaluation"},
+    {"a2c", "algorithm", "batch_time_log", "callbacks", "config", "figure_callback"}
+    | {"offset_state", "rollouts", "setting_rules", "slow_evaluation"},
     {
         "checkpoint_checks",
         "cli",
