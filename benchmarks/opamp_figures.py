@@ -1,4 +1,4 @@
-"""Figures of the op-amp: what the benchmark's runs say, as SVG files."""
+"""Figures of the op-amp: what the benchmark's runs say, as PNG files."""
 
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,19 @@ LABELS = {
     "current": "current (µA)",
 }
 FIDELITIES = {"hand": "tab:red", "schematic": "tab:orange", "hand + offset": "tab:blue"}
-STYLE = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "opamp", "axes.grid": True}
+STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.dpi": 120}
 
 
 def draw_all(runs: Runs, folder: Path) -> None:
     """Draw what the runs allow into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({**STYLE, "grid.alpha": 0.3}):
+    with mpl.rc_context(STYLE):
         figures = {"opamp-success": draw_success(runs)}
         if SHOWN in runs:
             figures["opamp-specs"] = draw_specs(runs[SHOWN][0])
             figures["opamp-bode"] = draw_three_bodes(runs[SHOWN][0])
         for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
+            figure.savefig(folder / f"{name}.png", bbox_inches="tight")
 
 
 def draw_success(runs: Runs) -> Figure:
@@ -100,6 +100,7 @@ def draw_three_bodes(run: Run) -> Figure:
         response = open_simulator(fidelity).response(design)
         draw_bode(magnitude, phase, response, label=fidelity, color=color, linewidth=1.2)
     draw_target(magnitude, phase, target)
+    magnitude.set_xlim(1e3, 2e10)
     magnitude.legend(fontsize=8)
     return figure
 

@@ -17,7 +17,7 @@ from rllib_offset.envs.opamp.design import HIGH, LOW
 from rllib_offset.envs.opamp.hand import hand_specs
 from rllib_offset.envs.opamp.measurement import Evaluation, from_learned, to_learned
 from rllib_offset.envs.opamp.task import OpAmpTask
-from rllib_offset.predictor import OffsetTrainer
+from rllib_offset.offset_trainer import OffsetTrainer
 
 Designs = NDArray[np.int64]
 Floats = NDArray[np.float64]
