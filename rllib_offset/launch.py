@@ -46,8 +46,8 @@ class Cluster:
     """Where Ray runs.
 
     Args:
-        address: Of a running cluster; ``None`` starts one here.
-        num_cpus: CPUs of the one that is started; ``None`` is all.
+        address: Of a running cluster; ``None`` joins the one of this machine, or starts one.
+        num_cpus: CPUs of a cluster of its own; ``None`` is all.
         num_gpus: GPUs of it; ``None`` is all.
         verbosity: 0 shows our own lines only, 1 Ray's and Tune's besides, 2 their debugging too.
     """
@@ -121,16 +121,18 @@ def start_ray(cluster: Cluster) -> None:
         return
     level = {0: logging.CRITICAL, 1: logging.INFO}.get(cluster.verbosity, logging.DEBUG)
     options: dict[str, Any] = {"log_to_driver": cluster.verbosity > 0, "logging_level": level}
+    is_sized = cluster.num_cpus is not None or cluster.num_gpus is not None
     if cluster.address is None:
         options |= {"num_cpus": cluster.num_cpus, "num_gpus": cluster.num_gpus}
         options["include_dashboard"] = False
-    elif cluster.num_cpus is not None or cluster.num_gpus is not None:
+    elif is_sized:
         raise UserError(
             "--ray-num-cpus and --ray-num-gpus are for a cluster started here; "
             "leave them out with --ray-address"
         )
     try:
-        ray.init(address=cluster.address, **options)
+        # None joins a cluster that runs on this machine, whose size is what it is
+        ray.init(address="local" if is_sized else cluster.address, **options)
     except Exception as error:  # Ray raises plain ones too, e.g. after a node's time is up
         raise UserError(f"Ray does not start: {one_line(error)}") from error
 

@@ -466,3 +466,21 @@ class TestTraining:
         result = run_file({"new": TINY_PPO}, *place, "--resume")
         assert result.exit_code == 2
         assert "nothing to resume" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cluster", "address"),
+    [
+        pytest.param(launch.Cluster(), None, id="any"),
+        pytest.param(launch.Cluster(num_cpus=2), "local", id="sized"),
+        pytest.param(launch.Cluster(address="ray://there:1"), "ray://there:1", id="named"),
+    ],
+)
+def test_a_cluster_of_a_given_size_is_started_beside_any_that_runs(monkeypatch, cluster, address):
+    import ray
+
+    asked = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    launch.start_ray(cluster)
+    assert (asked["address"], asked.get("num_cpus")) == (address, cluster.num_cpus)
