@@ -33,6 +33,7 @@ from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 from rllib_offset.replay.simulator import Row, Simulator, check_like
 from rllib_offset.store import StoreLocation
+from rllib_offset.tables import to_table
 
 __all__ = ["ReplayWorker", "preserved_global_rng", "replay"]
 
@@ -73,6 +74,7 @@ class ReplayWorker:
             self._slow, self._fast = self.pair.make_slow(), self.pair.make_fast()
         if self._location is not None and self._labels is None:
             self._labels = KnownLabels(self._location)
+            to_table({"": np.zeros(1)})  # pyarrow's first takes 0.3 s: not while a result waits
         return True
 
     def replay(self, request: ReplayRequest, run: str = "", purchase: str = "") -> ReplayResult:
