@@ -272,8 +272,8 @@ class LabelWriter:
     """Writes the rows of one attempt while it goes on, as often as pays off.
 
     Writing may cost a twentieth of the simulator's time: rows of a fast simulator travel together,
-    each row of an hour's work is written at once.  A row between two segments is noted in the file
-    of the attempt, which costs a sixth, so that it survives this process.
+    each row of an hour's work is written at once.  Before that it is noted in the file of the
+    attempt, which takes a sixth of the time, so that it survives this process.
     """
 
     def __init__(self, labels: KnownLabels, *, run: str, purchase: str) -> None:

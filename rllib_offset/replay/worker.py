@@ -197,13 +197,12 @@ class _Log:
         self._is_end = is_end
         if self._writer is None:
             return
+        num_rows, seconds = self._noted
+        if self._writer.is_noted(self._simulator.time_s - seconds):
+            self._noted = self._so_far
+            self._writer.note(self._result(num_rows), self._noted[1] - seconds, is_end=is_end)
         if self._writer.is_due(self._simulator.time_s - self._written[1]):
             self._write(self._writer)
-        elif self._writer.is_noted(self._simulator.time_s - self._noted[1]):
-            num_rows, seconds = self._noted
-            self._noted = self._so_far
-            rows = self._result(num_rows)
-            self._writer.note(rows, self._noted[1] - seconds, is_end=is_end)
 
     def close(self) -> ReplayResult:
         """Write what is left, and return the answer."""

@@ -42,6 +42,7 @@ def drive(address, folder):
 
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     changes = {"label_store": f"{folder}/labels", "num_env_runners": 0, "num_replay_workers": 2}
+    changes["lr"] = 1e-3  # a schedule's first value is rounded otherwise in a checkpoint
     algorithm = OffsetPPO(config=settings(folder, **changes))
     if checkpoints := sorted(folder.glob("checkpoint_*")):
         algorithm.restore_from_path(str(checkpoints[-1]))
