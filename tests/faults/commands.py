@@ -83,13 +83,14 @@ class Command:
         os.kill(self.process.pid, number)
         return self.process.wait(timeout=120)
 
-    def processes(self):
-        """Ids of the processes that were started for this folder's command and still live."""
+    def processes(self, name=""):
+        """Ids of the processes with this in their name that this folder's command has left."""
         mark = f"RLLIB_FAULTS={self.folder}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
-                if mark in path.read_bytes().split(b"\0"):
+                is_named = name.encode() in (path.parent / "cmdline").read_bytes()
+                if is_named and mark in path.read_bytes().split(b"\0"):
                     found.append(int(path.parent.name))
             except OSError:
                 continue
