@@ -184,15 +184,24 @@ def test_segments_that_are_spoilt(trained, tmp_path):
 
 def table(folder):
     """The table of reliability.md, from the outcomes in a folder."""
+    runs = {p.stem: Outcome(**json.loads(p.read_text())) for p in sorted(folder.glob("*.json"))}
     lines = [
         "| fault | score | steps | wasted | invalid | lost | bought twice | retries | workers |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(folder.glob("*.json")):
-        run = Outcome(**json.loads(path.read_text()))
-        lost = run.lost + run.lost_results
-        lines.append(
-            f"| {path.stem} | {run.score:.4f} | {run.bought} | {run.wasted} | {run.invalid} | "
-            f"{lost} | {run.bought_twice} | {run.retries} | {run.replaced + run.recycled} |"
-        )
+    for level in ("sample", "trajectory"):
+        free = [run for name, run in runs.items() if name.startswith(f"without-{level}-")]
+        if len(free) == NUM_SEEDS:
+            mean, half = interval_of_one_more([run.score for run in free])
+            lines.append(_line(f"none, {level} level", free[0], f"{mean:.4f} ± {half:.4f}"))
+    faults = {name: run for name, run in runs.items() if not name.startswith("without-")}
+    lines += [_line(name, run, f"{run.score:.4f}") for name, run in faults.items()]
     return "\n".join(lines)
+
+
+def _line(name, run, score):
+    lost = run.lost + run.lost_results
+    return (
+        f"| {name} | {score} | {run.bought} | {run.wasted} | {run.invalid} | {lost} | "
+        f"{run.bought_twice} | {run.retries} | {run.replaced + run.recycled} |"
+    )
