@@ -66,11 +66,14 @@ def check(outcome, trained, **changes):
     return free[0]
 
 
-def put_faults(folder, kind):
-    """One in each of some iterations."""
+def put_faults(folder, kind, level):
+    """One in each of some iterations; a trajectory is struck in its middle."""
+
+    def put():
+        (folder / "faults" / f"{kind}-1").touch()
 
     def inject(_):
-        (folder / "faults" / f"{kind}-1").touch()
+        put() if level == "sample" else amid_replays(folder, put)
 
     return {STRIKES_AT + i: inject for i in range(NUM_FAULTS)}
 
@@ -85,10 +88,11 @@ def put_faults(folder, kind):
 def test_a_fault_of_the_simulator(trained, tmp_path, kind, level):
     changes = TRAJECTORIES if level == "trajectory" else {}
     name = f"{kind}-{level}"
-    outcome = trained(name, faults=put_faults(tmp_path / name, kind), **changes)
+    outcome = trained(name, faults=put_faults(tmp_path / name, kind, level), **changes)
     free = check(outcome, trained, **changes)
     assert outcome.finished == outcome.bought
     assert outcome.bought - outcome.wasted == free.bought or kind == "end"
+    assert (outcome.wasted > 0) == (kind == "shape" or (level == "trajectory" and kind != "end"))
     assert outcome.invalid == (NUM_FAULTS if kind == "nan" else 0)
     assert (outcome.retries > 0) == (kind not in ("nan", "end"))
     if kind not in ("nan", "end"):  # the same labels come in the end
