@@ -105,7 +105,8 @@ def _broken_cells(engine: Engine, deck: Deck, sent: signal.Signals | None) -> st
     broken_s = time.perf_counter() - began
     good = engine.run(schematic(START))
     good_s = time.perf_counter() - began - broken_s
-    verdict = "valid" if measure(result).is_valid else f"invalid, {result.status}"
+    ended = "no specs" if result.status == "ok" else result.status
+    verdict = "valid" if measure(result).is_valid else f"invalid: {ended}"
     return f"{verdict}, {broken_s:.2f} s | {good.status}, {good_s * 1e3:.0f} ms"
 
 
