@@ -69,13 +69,13 @@ def test_the_outcome_of_the_own_measurement_is_the_step_itself_alone_and_in_a_ba
 def test_a_design_passes_where_both_specs_do(env):
     state = np.array([*START, 13.0, 3.3, 0.0])
     for specs, passes in (((13.1, 3.31), True), ((13.1, 3.29), False), ((12.9, 3.31), False)):
-        _, reward, terminated = env.outcome(np.log(specs), state, None)
+        _, reward, terminated = env.outcome(np.array(specs) / [2.0, 0.05], state, None)
         assert terminated == passes
         assert (reward == 10.0) == passes
 
 
 def test_the_predictor_is_told_neither_target_nor_time(env):
-    measurement = np.log([14.0, 3.4])
+    measurement = np.array([7.0, 68.0])
     states = np.array([[*START, 13.0, 3.3, 0.0], [*START, 14.0, 3.2, 5.0]])
     inputs = env.predictor_inputs(np.stack([measurement] * 2), states, np.full((2, 3), STAY))
     assert inputs.shape == (2, 5)

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 # the electrolyte, in units of 100 mol/m^3
 PARAMETERS = ("negative_pores", "positive_pores", "salt")
 LOW: Design = np.array([4, 4, 2])
-HIGH: Design = np.array([60, 60, 20])
+HIGH: Design = np.array([60, 60, 12])
 START: Design = np.array([40, 40, 8])
 
 SPECS = ("energy", "voltage")  # Wh, and V on average over the discharge

@@ -26,9 +26,9 @@ Observation = NDArray[np.float32]
 
 EPISODE_STEPS = 12
 INCREMENTS = np.array([-8, -2, -1, 0, 1, 2, 8])
-DEFAULT_TARGETS: Mapping[str, Sequence[float]] = {"energy": (14.0, 17.5), "voltage": (3.25, 3.36)}
+DEFAULT_TARGETS: Mapping[str, Sequence[float]] = {"energy": (13.0, 15.5), "voltage": (3.32, 3.37)}
 _DESIGN, _TARGET, _TIME = slice(0, 3), slice(3, 5), 5  # of a state
-_ZOOM = 10.0  # of the margins in an observation
+_UNITS = np.array([2.0, 0.05])  # Wh and V: what counts as a large difference
 
 
 class CellEnv(gym.Env[Observation, NDArray[np.int64]]):
@@ -56,38 +56,38 @@ class CellEnv(gym.Env[Observation, NDArray[np.int64]]):
     |-----|-------------------------------------------------|-----|-----|
     | 0   | pores of the negative electrode (% of volume)   | 4   | 60  |
     | 1   | pores of the positive electrode (% of volume)   | 4   | 60  |
-    | 2   | salt in the electrolyte (100 mol/m^3)           | 2   | 20  |
+    | 2   | salt in the electrolyte (100 mol/m^3)           | 2   | 12  |
 
     ## Observation Space
     `Box(-1, 1, (8,))`:
 
     | Num | Observation                                       |
     |-----|---------------------------------------------------|
-    | 0-1 | 10 * (spec - target) / (spec + target), clipped   |
+    | 0-1 | (spec - target) / (2 Wh, 0.05 V), clipped         |
     | 2-3 | the targets, scaled to their range                |
     | 4-6 | the sizes, scaled to their bounds                 |
     | 7   | steps taken / 12                                  |
 
     ## Rewards
-    The sum of the relative shortfalls, ``(spec - target) / (spec + target)`` where that is
-    negative; +10 in place of it for a design that passes, whose sum is at least `pass_threshold`.
+    The sum of the shortfalls, ``(spec - target) / (2 Wh, 0.05 V)`` where that is negative, each at
+    least -1; +10 in place of it for a design that passes, whose sum is at least `pass_threshold`.
 
     ## Starting State
-    The design ``(40, 40, 8)``. Targets are uniform: energy from 14 to 17.5 Wh, mean voltage from
-    3.25 to 3.36 V, both "at least". To choose, pass ``reset(options={"target": (16.0, 3.3)})``.
+    The design ``(40, 40, 8)``. Targets are uniform: energy from 13 to 15.5 Wh, mean voltage from
+    3.32 to 3.37 V, both "at least". To choose, pass ``reset(options={"target": (14.5, 3.35)})``.
 
     ## Episode End
     Terminated as soon as a design passes; truncated after 12 steps.
 
     ## Info
-    - `measurement`: ``(2,)``, ln(energy), ln(mean voltage) of the design reached.
+    - `measurement`: ``(2,)``, energy / 2 Wh and mean voltage / 0.05 V of the design reached.
     - `valid`: False where the solver failed; `failure` then says why.
 
     ## Arguments
     - `model`: ``"SPM"`` or ``"DFN"``.
     - `current_a`: discharge current (10 A; 5 A empty the reference cell in an hour).
     - `target`: one target for all episodes, ``{"energy": Wh, "voltage": V}``.
-    - `pass_threshold`: 0.0; judging at -0.005 forgives a predictor's error.
+    - `pass_threshold`: 0.0; judging at -0.05, 0.1 Wh or 2.5 mV, forgives a predictor's error.
 
     ## Simulator State
     ``(3 sizes, 2 targets, steps taken)``, float64.
@@ -179,7 +179,8 @@ class CellEnv(gym.Env[Observation, NDArray[np.int64]]):
 
     def name_measurement(self, measurement: ArrayLike) -> dict[str, float]:
         """Return the specs of a measurement ``(2,)`` in Wh and V, by name."""
-        return dict(zip(SPECS, map(float, _specs(measurement)), strict=True))
+        specs = np.asarray(measurement, np.float64) * _UNITS
+        return dict(zip(SPECS, specs.tolist(), strict=True))
 
     def get_simulator_state(self) -> Floats:
         """Return a copy of sizes, targets and steps taken, ``(6,)``."""
@@ -201,7 +202,7 @@ class CellEnv(gym.Env[Observation, NDArray[np.int64]]):
 
     def _info(self) -> dict[str, Any]:
         found: Discharge = self._cell.evaluate(self._state[_DESIGN])
-        info = {"measurement": np.log(found.specs), "valid": found.is_valid}
+        info = {"measurement": found.specs / _UNITS, "valid": found.is_valid}
         return info if found.is_valid else info | {"failure": found.failure}
 
     def _observe(self, measurement: ArrayLike, states: Floats) -> Observation:
@@ -209,7 +210,7 @@ class CellEnv(gym.Env[Observation, NDArray[np.int64]]):
         codes = 2.0 * (states[..., _TARGET] - low) / (high - low) - 1.0
         time = states[..., _TIME:] / EPISODE_STEPS
         sizes = _scaled(states[..., _DESIGN])
-        parts = (_ZOOM * _margins(measurement, states), codes, sizes, time)
+        parts = (_margins(measurement, states), codes, sizes, time)
         observed: Observation = np.concatenate(parts, axis=-1).astype(np.float32)
         return np.clip(observed, -1.0, 1.0)
 
@@ -225,15 +226,9 @@ def _reached(states: ArrayLike, actions: ArrayLike | None) -> Floats:
 
 
 def _margins(measurement: ArrayLike, states: Floats) -> Floats:
-    """Return ``(spec - target) / (spec + target)``, ``(..., 2)``."""
-    specs, targets = _specs(measurement), states[..., _TARGET]
-    margins: Floats = (specs - targets) / (specs + targets)
-    return margins
-
-
-def _specs(measurement: ArrayLike) -> Floats:
-    specs: Floats = np.exp(np.clip(np.asarray(measurement, np.float64), -50.0, 50.0))
-    return specs
+    """Return ``(spec - target) / unit``, within one: ``(..., 2)``."""
+    margins: Floats = np.asarray(measurement, np.float64) - states[..., _TARGET] / _UNITS
+    return np.clip(margins, -1.0, 1.0)
 
 
 def _scaled(sizes: Floats) -> Floats:
