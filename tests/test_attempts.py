@@ -124,6 +124,20 @@ def test_an_attempt_without_a_row_leaves_nothing(tmp_path):
     assert verify(labels.store).num_rows == 0
 
 
+def test_a_disk_that_takes_no_claims_holds_up_nothing(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    labels = KnownLabels(location_in(tmp_path))
+    for key in (0, 1):
+        writer = LabelWriter(labels, run="a", purchase=str(key))
+        replay(trajectory(1, key), StatefulEnv(), None, writer)
+    assert caplog.text.count("no locks available") == 1
+    assert list(Path(labels.store.folder, "attempts").iterdir()) == []
+    assert verify(labels.store).num_rows == 10
+
+
 def test_a_folder_of_another_machine_is_told_nothing(tmp_path):
     here = KnownLabels(location_in(tmp_path))
     elsewhere = KnownLabels(replace(location_in(tmp_path), store_id="of another machine"))

@@ -52,6 +52,7 @@ class Attempts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._has_warned = False
 
     @contextmanager
     def hold(self, name: str, about: About) -> Iterator[Attempt | None]:
@@ -65,7 +66,9 @@ class Attempts:
         try:
             file = self._locked(path, about)
         except OSError as error:
-            logger.warning("nobody will know what is being bought: %s", error)
+            if not self._has_warned:
+                logger.warning("others will not know what is being bought: %s", error)
+            self._has_warned = True
             yield None
             return
         with file:
