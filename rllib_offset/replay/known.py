@@ -278,8 +278,7 @@ class LabelWriter:
 
     def __init__(self, labels: KnownLabels, *, run: str, purchase: str) -> None:
         self._labels, self._run, self._purchase = labels, run, purchase
-        self._write_s, self._note_s = 0.005, 0.0005  # until measured
-        self._last_note_s = self._note_s
+        self._write_s, self._note_s = 0.005, 0.0003  # until measured
         self._error: OSError | None = None
         self._attempt: Attempt | None = None
         self._has_noted = False
@@ -316,8 +315,7 @@ class LabelWriter:
         except OSError:
             self._attempt = None
         took_s = time.thread_time() - start_s
-        self._note_s = min(took_s, self._last_note_s)  # a single slow one is the machine's doing
-        self._last_note_s = took_s
+        self._note_s = min(took_s, 1.2 * self._note_s)  # a single slow one is the machine's doing
 
     def write(self, rows: ReplayResult, seconds: float, *, is_end: bool) -> None:
         """Write rows; a failure is kept for :meth:`signed`."""
