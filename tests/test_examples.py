@@ -109,7 +109,7 @@ def run_script(name, home):
         [sys.executable, "-W", "ignore", str(FOLDER / f"{name}.py")],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=120,  # on 2 cores with nothing else to do
         check=False,
         env={**os.environ, "HOME": str(home), "PYTHONPATH": str(FOLDER.parent)},
     )
