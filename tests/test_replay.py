@@ -1,3 +1,4 @@
+import math
 import random
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from rllib_offset.columns import (
     VALID,
 )
 from rllib_offset.pair import EnvPair, make_env
-from rllib_offset.replay.requests import ReplayRequest, merge_results, missing_rows
+from rllib_offset.replay.requests import ReplayRequest, merge_results, missing_rows, steps_per_call
 from rllib_offset.replay.worker import ReplayWorker, preserved_global_rng, replay
 from tests import envs
 
@@ -333,3 +334,11 @@ def test_what_a_worker_imports_is_light(modules, banned):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not banned & set(loaded)
+
+
+@given(steps=st.integers(0, 5000), workers=st.integers(0, 64))
+def test_single_steps_are_shared_out_in_calls_of_equal_length(steps, workers):
+    size, each = steps_per_call(steps, workers), max(1, math.ceil(steps / max(1, workers)))
+    rounds = math.ceil(each / 256)
+    assert 1 <= size <= 256
+    assert each <= rounds * size < each + rounds  # no worker waits while another has a call left

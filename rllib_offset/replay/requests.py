@@ -209,8 +209,12 @@ def _blank(part: Columns, like: NDArray[Any]) -> NDArray[Any]:
 def steps_per_call(steps: int, workers: int) -> int:
     """How many single steps travel together: one call for each worker, as every call costs time.
 
+    Where that would be too many for one call, all workers take equally many calls of equal length.
+
     Example:
-        >>> steps_per_call(1000, workers=8)
-        125
+        >>> steps_per_call(1000, workers=8), steps_per_call(3200, workers=8)
+        (125, 200)
     """
-    return min(max(-(-steps // max(1, workers)), 1), _MAX_STEPS_PER_CALL)
+    each = max(-(-steps // max(1, workers)), 1)
+    calls = -(-each // _MAX_STEPS_PER_CALL)
+    return -(-each // calls)
