@@ -44,7 +44,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/parallel.py sleep --workers 0 8 --steps 800
 	$(BIN)/python benchmarks/startup.py --repeats 1 --workers 8
 	$(BIN)/python benchmarks/memory.py --iterations 1000 --labels 100000
-	$(BIN)/python benchmarks/store.py --rounds 10
+	$(BIN)/python benchmarks/store.py --rounds 10 --merges 1
 
 paper: $(INSTALLED)  # interrupted, it goes on where it was
 	$(BIN)/rllib paper --seeds 5 --out build/paper

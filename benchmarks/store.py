@@ -1,6 +1,8 @@
 """What it costs to keep slow results: a chunk written, flushed to the device, and looked up.
 
-Command: python benchmarks/store.py [--rounds 30]
+Also the memory of a process that knows them all, after each merge of 512 segments.
+
+Command: python benchmarks/store.py [--rounds 30] [--merges 6]
 """
 
 import argparse
@@ -8,7 +10,7 @@ import tempfile
 from functools import partial
 
 import numpy as np
-from measuring import FAST, SLOW, Spread, keep, machine, seconds
+from measuring import FAST, SLOW, Spread, keep, machine, resident_mib, seconds
 
 from rllib_offset.fingerprint import label_location
 from rllib_offset.pair import EnvPair
@@ -46,9 +48,25 @@ def measure(steps: int, rounds: int) -> dict[str, Spread]:
     return {what: Spread.of(1e3 * s for s in spent) for what, spent in times.items()}
 
 
+def memory_after_merges(merges: int, chunk: int) -> list[float]:
+    """MiB of this process before the first label and after each merge of 512 chunks."""
+    worker, memory = ReplayWorker(EnvPair(FAST, SLOW)), [resident_mib()]
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        labels = KnownLabels(label_location(EnvPair(FAST, SLOW), folder))
+        for merge in range(merges):
+            for number in range(512):
+                result = answer(worker, chunk, 512 * merge + number)
+                result.purchase = str(number)
+                labels.append(result, run="run")
+            labels.store.compact()
+            memory.append(resident_mib())
+    return memory
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--merges", type=int, default=6)
     options = parser.parse_args()
     print(f"{machine()}; milliseconds per chunk, median (least to largest)")
     figures = {}
@@ -56,6 +74,9 @@ def main() -> None:
         figures[steps] = measure(steps, options.rounds)
         parts = "".join(f"{what:>11} {spread:<21.2f}" for what, spread in figures[steps].items())
         print(f"{steps:>4} steps{parts}", flush=True)
+    memory = {chunk: memory_after_merges(options.merges, chunk) for chunk in (1, 100)}
+    for chunk, mib in memory.items():
+        print(f"memory, MiB, at the start and per 512 chunks of {chunk} steps: {np.round(mib)}")
     keep("store", {steps: {w: vars(s) for w, s in row.items()} for steps, row in figures.items()})
 
 
