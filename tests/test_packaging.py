@@ -27,7 +27,10 @@ def built(tmp_path_factory):
 
 
 def run(*command, cwd=None):
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    finished = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env=alone
+    )
     assert finished.returncode == 0, finished.stderr[-2000:]
     return finished.stdout
 
