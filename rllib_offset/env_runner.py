@@ -165,8 +165,8 @@ class OffsetEnvRunner(SeededEnvRunner):
         returns = dict.fromkeys(range(len(seeds)), 0.0)
         picker, self._picker = self._picker, StepPicker.none()
         with seeded_torch(0):
-            for trajectory in self._roll_out(iter(seeds), None, len(seeds), explore=False):
-                returns[trajectory.ordinal] = float(trajectory.rewards.sum())
+            for together in self._roll_out(iter(seeds), None, len(seeds), explore=False):
+                returns |= {t.ordinal: float(t.rewards.sum()) for t in together}
         self._picker = picker
         return list(returns.values())
 

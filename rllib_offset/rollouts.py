@@ -132,8 +132,9 @@ def greedy_trajectories(runner: Any, seeds: list[int]) -> list[Trajectory]:
     Counts nowhere, draws nothing and asks for no labels.
     """
     with torch_threads():
-        rolled = list(runner._roll_out(iter(seeds), None, len(seeds), explore=False))
-    return sorted(rolled, key=lambda trajectory: trajectory.ordinal)
+        rolled = runner._roll_out(iter(seeds), None, len(seeds), explore=False)
+        trajectories = [trajectory for together in rolled for trajectory in together]
+    return sorted(trajectories, key=lambda trajectory: trajectory.ordinal)
 
 
 def restored_runner(

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,11 +118,12 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         rng = self._sample_generator()
         self._before_sample(num_timesteps, rng)
         with seeded_torch(int(rng.integers(2**31))):
-            for trajectory in self._roll_out(
+            for together in self._roll_out(
                 self._episode_seeds(rng), num_timesteps, num_episodes, explore, random_actions
             ):
-                episodes.append(self._to_episode(trajectory, explore))
-                self._end_episode(episodes[-1], trajectory)
+                for trajectory in self._with_likelihoods(together) if explore else together:
+                    episodes.append(self._to_episode(trajectory))
+                    self._end_episode(episodes[-1], trajectory)
         self._after_sample()
         num_steps = sum(len(episode) for episode in episodes)
         self._done_episodes_for_metrics.extend(episodes)
@@ -194,8 +196,8 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         num_episodes: int | None,
         explore: bool,
         random_actions: bool = False,
-    ) -> Iterator[Trajectory]:
-        """Run episodes until enough have been started, and yield each as soon as it has ended."""
+    ) -> Iterator[list[Trajectory]]:
+        """Run episodes until enough have been started; yield those that ended at the same tick."""
         env, lanes = self.env, self.num_envs
         recorder = Recorder(lanes, self._horizon or 128)
         running = np.zeros(lanes, bool)
@@ -250,16 +252,18 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
             ended = running & (seen[TERMINATED] | truncated)
             lanes_ended = np.flatnonzero(ended)
-            for lane in lanes_ended:
-                yield recorder.trajectory(
-                    lane=int(lane),
-                    steps=slice(int(started_at[lane]), tick),
-                    seed=int(seed_of[lane]),
-                    ordinal=int(ordinal_of[lane]),
-                    terminated=bool(seen[TERMINATED][lane]),
-                    truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
-                )
             if lanes_ended.size:
+                yield [
+                    recorder.trajectory(
+                        lane=int(lane),
+                        steps=slice(int(started_at[lane]), tick),
+                        seed=int(seed_of[lane]),
+                        ordinal=int(ordinal_of[lane]),
+                        terminated=bool(seen[TERMINATED][lane]),
+                        truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
+                    )
+                    for lane in lanes_ended
+                ]
                 running &= ~ended
                 num_running = int(running.sum())
 
@@ -282,12 +286,23 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             self._prepared = SamplingPolicy(self.module, self._device)
         return self._prepared
 
-    def _to_episode(self, trajectory: Trajectory, explore: bool) -> SingleAgentEpisode:
-        steps, outputs = len(trajectory.rewards), dict(trajectory.outputs)
-        inputs = outputs.get(ModuleColumns.ACTION_DIST_INPUTS)
-        if explore and inputs is not None:  # for all steps at once
-            likelihoods = self._policy.log_likelihoods(inputs, trajectory.actions)
-            outputs[ModuleColumns.ACTION_LOGP] = likelihoods
+    def _with_likelihoods(self, trajectories: list[Trajectory]) -> list[Trajectory]:
+        """Add the log-likelihoods of the actions, those of all steps computed at once."""
+        if any(ModuleColumns.ACTION_DIST_INPUTS not in t.outputs for t in trajectories):
+            return trajectories
+        likelihoods = self._policy.log_likelihoods(
+            np.concatenate([t.outputs[ModuleColumns.ACTION_DIST_INPUTS] for t in trajectories]),
+            np.concatenate([t.actions for t in trajectories]),
+        )
+        stops = np.cumsum([len(t.rewards) for t in trajectories])
+        parts = np.split(likelihoods, stops[:-1])
+        return [
+            replace(t, outputs=t.outputs | {ModuleColumns.ACTION_LOGP: part})
+            for t, part in zip(trajectories, parts, strict=True)
+        ]
+
+    def _to_episode(self, trajectory: Trajectory) -> SingleAgentEpisode:
+        steps = len(trajectory.rewards)
         key = (self.worker_index or 0, self._ordinal, trajectory.ordinal)
         episode = SingleAgentEpisode(
             id_="-".join(map(str, (self._weights_seq_no, *key, trajectory.seed))),
@@ -296,7 +311,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             rewards=trajectory.rewards,
             infos=[{}] * (steps + 1),
             extra_model_outputs={
-                **outputs,
+                **trajectory.outputs,
                 WEIGHTS_SEQ_NO: np.full(steps, self._weights_seq_no),
             },
             terminated=trajectory.terminated,
