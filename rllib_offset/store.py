@@ -1,6 +1,6 @@
 """Labels on disk: immutable, checksummed Parquet segments that any number of processes add to.
 
-Knows rows, columns and files; what a request is, ``replay.known`` knows.  Nothing is ever pickled.
+Knows rows, columns and files; what a request is, ``replay.rows`` knows.  Nothing is ever pickled.
 
 ``PATH/<fingerprint of the pair>/<time>-<random>-<checksum>.parquet``, beside a ``pair.json`` that
 says in words what the fingerprint stands for.  A segment appears under its name only when it is
@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rllib_offset.columns import Columns, concat_columns
+from rllib_offset.label_index import LabelIndex
 from rllib_offset.segment_reader import SegmentReader
 from rllib_offset.tables import (
     DamagedTableError,
@@ -107,8 +107,7 @@ class LabelStore:
         self.damaged: dict[str, str] = {}
         self._about = {"schema_version": str(SCHEMA_VERSION), "fingerprint": self.fingerprint}
         self._lock = threading.RLock()
-        self._segments: dict[str, int] = {}  # rows by name
-        self._index: dict[str, tuple[tuple[str, int, int], ...]] = {}
+        self._index = LabelIndex()
         self._reader = SegmentReader(self._fs, self.folder, self._about, _SUFFIX)
         if location.store_id is None and not is_read_only:
             self._prepare(location)
@@ -162,19 +161,20 @@ class LabelStore:
     def find(self, identity: str) -> Columns | None:
         """Return every row with this identity, or None; see :meth:`refresh` for those of others."""
         with self._lock:
-            places = [p for p in self._index.get(identity, ()) if p[0] in self._segments]
+            places = self._index.places(identity)
             try:
                 parts = [self._reader.rows(*place) for place in places]
             except (FileNotFoundError, DamagedTableError):  # merged by another, or spoilt just now
-                self._look_again(place[0] for place in places)
+                self._look_again(place.segment for place in places)
                 return self.find(identity)
             return concat_columns(parts) if parts else None
 
     def refresh(self) -> None:
         """Take note of segments that others have written."""
         with self._lock:
+            known = {*self._index.segments(), *self.damaged}
             for name in self.segment_names():
-                if name not in self._segments and name not in self.damaged:
+                if name not in known:
                     self._take_in(name)
 
     def segments(self) -> Iterator[Columns]:
@@ -183,22 +183,18 @@ class LabelStore:
         A row that is merged by another process meanwhile may come twice, or late, but it comes.
         """
         self.refresh()
-        todo, done = set(self._segments), set[str]()
+        todo, done = set(self._index.segments()), set[str]()
         while todo:
             for name in sorted(todo):
                 with suppress(FileNotFoundError):
                     yield to_columns(self._reader.table(name))
             done |= todo
             self.refresh()
-            todo = self._segments.keys() - done
+            todo = set(self._index.segments()) - done
 
     def segment_names(self) -> list[str]:
         """Return the names of all segments present, oldest first."""
         return sorted(name for name in self._names() if name.endswith(_SUFFIX))
-
-    def __len__(self) -> int:
-        """Number of different things that were asked; a trajectory counts once."""
-        return len(self._index)
 
     def _names(self) -> list[str]:
         infos = self._fs.get_file_info(fs.FileSelector(self.folder, allow_not_found=True))
@@ -213,26 +209,16 @@ class LabelStore:
         except DamagedTableError as error:
             self._leave_out(name, error)
             return
-        self._segments[name] = len(identities)
-        start = 0
-        for identity, rows in groupby(identities):
-            stop = start + sum(1 for _ in rows)
-            known = [p for p in self._index.get(identity, ()) if p[0] in self._segments]
-            self._index[identity] = tuple(dict.fromkeys([*known, (name, start, stop)]))
-            start = stop
+        self._index.add(name, identities)
 
     def _leave_out(self, name: str, error: DamagedTableError) -> None:
-        self._forget(name)
+        self._index.forget(name)
         self.damaged[name] = str(error)
         logger.warning("left out a damaged segment of labels, %s/%s: %s", self.folder, name, error)
 
-    def _forget(self, name: str) -> None:
-        """Leave a segment out; where the index still names it, :meth:`find` looks past it."""
-        self._segments.pop(name, None)
-
     def _look_again(self, names: Iterable[str]) -> None:
         for name in set(names):
-            self._forget(name)
+            self._index.forget(name)
             self._take_in(name)
         self.refresh()
 
@@ -242,26 +228,37 @@ class LabelStore:
         """Merge small segments of equal columns; returns how many were merged.
 
         Safe beside writers, readers and others that merge: the merged segment is in place before
-        its sources go, and rows that are seen twice meanwhile are known by their purchase.
+        its sources go, and rows that are seen twice meanwhile are known by their purchase.  No
+        more is in memory at once than makes a segment that is not small.
         """
         with self._lock:
             self.refresh()
-            groups: dict[tuple[str, ...], list[tuple[str, pa.Table]]] = {}
-            small = [name for name, n in self._segments.items() if n < _ROWS_OF_A_SMALL_SEGMENT]
-            for name in sorted(small) if len(small) >= min_segments else ():
-                with suppress(FileNotFoundError, DamagedTableError):
-                    table = self._reader.table(name)
-                    groups.setdefault(shape_of(table), []).append((name, table))
-            merged = [group for group in groups.values() if len(group) >= min_segments]
-            return sum(self._merge(group) for group in merged)
+            small = self._index.segments(below=_ROWS_OF_A_SMALL_SEGMENT)
+            num_merged = self._merge_alike(small, min_segments) if len(small) >= min_segments else 0
+        pa.default_memory_pool().release_unused()
+        return num_merged
 
-    def _merge(self, group: list[tuple[str, pa.Table]]) -> int:
-        table = pa.concat_tables([table for _, table in group])
+    def _merge_alike(self, names: list[str], min_segments: int) -> int:
+        groups: dict[tuple[str, ...], dict[str, pa.Table]] = {}
+        num_merged = 0
+        for name in names:
+            with suppress(FileNotFoundError, DamagedTableError):
+                table = self._reader.table(name)
+                group = groups.setdefault(shape_of(table), {})
+                group[name] = table
+                if sum(map(len, group.values())) >= _ROWS_OF_A_SMALL_SEGMENT:
+                    num_merged += self._merge(groups.pop(shape_of(table)))
+        left = [group for group in groups.values() if len(group) >= min_segments]
+        num_merged += sum(map(self._merge, left))
+        self._index.prune()
+        return num_merged
+
+    def _merge(self, group: dict[str, pa.Table]) -> int:
+        table = pa.concat_tables(group.values())
         table = without_repeats(table, [PURCHASE, IDENTITY, STEP])
         self._write(table, is_precious=True)
-        pa.default_memory_pool().release_unused()
-        for name, _ in group:
-            self._forget(name)
+        for name in group:
+            self._index.forget(name)
             with suppress(FileNotFoundError):
                 self._fs.delete_file(f"{self.folder}/{name}")
         self.refresh()
@@ -270,7 +267,6 @@ class LabelStore:
     def reread(self) -> None:
         """Forget what was read, and read every segment again."""
         with self._lock:
-            self._segments.clear()
             self._index.clear()
             self._reader.clear()
             self.damaged.clear()

@@ -19,7 +19,8 @@ from rllib_offset.fingerprint import pair_description, pair_fingerprint
 from rllib_offset.ledger import Ledger
 from rllib_offset.pair import EnvPair
 from rllib_offset.paired_data import PairedBuffer
-from rllib_offset.replay.known import KnownLabels, LabelWriter, RequestJournal
+from rllib_offset.replay.journal import RequestJournal
+from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, merge_results, missing_rows
 from rllib_offset.replay.retries import FailureWatch, Retries
 from rllib_offset.replay.worker import ReplayWorker, replay
@@ -280,6 +281,18 @@ def test_small_segments_are_merged_and_everyone_still_finds_everything(location)
     after = verify(labels.store)
     assert (after.num_rows, after.runs) == (before.num_rows, before.runs) == (27, {"a": 27})
     assert labels.store.compact(min_segments=2) == 0
+
+
+def test_a_merge_takes_no_more_at_once_than_a_segment_that_is_not_small(location, monkeypatch):
+    monkeypatch.setattr("rllib_offset.store._ROWS_OF_A_SMALL_SEGMENT", 10)
+    labels = KnownLabels(location)
+    requests = [steps(1, i, numbers=np.arange(4) + 10 * i) for i in range(8)]
+    results = [bought(labels, request, purchase=str(i)) for i, request in enumerate(requests)]
+    assert labels.store.compact(min_segments=4) == 6  # and two are left, which are too few
+    rows = [len(columns["identity"]) for columns in labels.store.segments()]
+    assert sorted(rows) == [4, 4, 12, 12]
+    for request, result in zip(requests, results, strict=True):
+        assert_same_answer(labels.lookup(request, run="b"), result)
 
 
 def test_a_merge_that_was_cut_short_counts_nothing_twice(location):

@@ -8,7 +8,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,35 +94,35 @@ class Attempts:
         with self._opened(self._folder / f"{name}{_SUFFIX}") as file:
             return file is not None and not _lock(file)
 
-    def wanted_elsewhere(self, identities: Iterable[str]) -> bool:
-        """Whether a living process buys one of these labels."""
-        wanted = set(identities)
-        for path in self._paths():
-            with self._opened(path) as file:
-                if file is not None and not _lock(file):
-                    about = json.loads(file.readline())
-                    if not wanted.isdisjoint(about["identities"]):
-                        return True
-        return False
-
-    def take_over(self, keep: Callable[[str, About, list[Columns]], None]) -> None:
-        """Hand on what dead processes have left, and delete it.
+    def survey(self, keep: Callable[[str, About, list[Columns]], None]) -> list[About]:
+        """Return what living processes are at; hand on what dead ones left, and delete it.
 
         Args:
             keep: Called with the name of an attempt, what it was about, and all that was added; an
                 ``OSError`` leaves the file for the next time.
         """
-        for path in self._paths():
+        living = []
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             with self._opened(path) as file:
-                if file is None or not _lock(file) or os.fstat(file.fileno()).st_nlink == 0:
+                if file is None:
                     continue
-                about, parts = _read(file)
-                if parts:
-                    keep(path.name.removesuffix(_SUFFIX), about, parts)
-                path.unlink(missing_ok=True)
+                if not _lock(file):
+                    living.append(json.loads(file.readline()))
+                elif os.fstat(file.fileno()).st_nlink:
+                    self._take_over(path, file, keep)
+        return living
 
-    def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob(f"*{_SUFFIX}"))
+    def _take_over(
+        self, path: Path, file: BinaryIO, keep: Callable[[str, About, list[Columns]], None]
+    ) -> None:
+        about, parts = _read(file)
+        try:
+            if parts:
+                keep(path.name.removesuffix(_SUFFIX), about, parts)
+        except OSError as error:
+            logger.warning("what a dead process has left cannot be stored yet: %s", error)
+            return
+        path.unlink(missing_ok=True)
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[BinaryIO | None]:

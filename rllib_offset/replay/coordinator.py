@@ -13,11 +13,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import ray
 
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import EnvPair
-from rllib_offset.replay.known import KnownLabels, RequestJournal
+from rllib_offset.replay.journal import RequestJournal
+from rllib_offset.replay.known import KnownLabels
 from rllib_offset.replay.leases import Leases
 from rllib_offset.replay.options import ReplayOptions
 from rllib_offset.replay.pool import WorkerPool, one_line
@@ -73,6 +75,7 @@ class ReplayCoordinator:
         self._changed = asyncio.Condition()
         self._failure: SlowSimulatorError | None = None
 
+        pa.set_memory_pool(pa.system_memory_pool())  # the other ones keep what a merge needed
         self._watch = FailureWatch(options.max_failure_rate)
         self._leases = Leases()
         self._labels = None if options.labels is None else KnownLabels(options.labels)

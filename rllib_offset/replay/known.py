@@ -1,25 +1,28 @@
-"""Requests and answers as rows of the label store: what was bought once is never bought again."""
+"""The label store, asked by request: what was bought once is never bought again."""
 
-import hashlib
 import logging
-import threading
 import time
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from rllib_offset.columns import Columns, concat_columns, slice_columns
+from rllib_offset.columns import Columns, slice_columns
 from rllib_offset.replay.attempts import About, Attempt, Attempts
-from rllib_offset.replay.requests import (
-    Key,
-    ReplayRequest,
-    ReplayResult,
-    nothing,
-    stack_columns,
+from rllib_offset.replay.requests import ReplayRequest, ReplayResult, nothing, stack_columns
+from rllib_offset.replay.rows import (
+    KEY,
+    answer_from,
+    as_request,
+    as_result,
+    identities,
+    label_rows,
+    noted_rows,
+    request_rows,
+    sorted_rows,
+    split_rows,
+    word_of,
 )
 from rllib_offset.store import (
     IDENTITY,
@@ -33,39 +36,14 @@ from rllib_offset.store import (
     StoreLocation,
 )
 
-__all__ = ["KnownLabels", "LabelWriter", "RequestJournal", "identities"]
+__all__ = ["KnownLabels", "LabelWriter"]
 
 logger = logging.getLogger(__name__)
 
-_KEY, _SEED = "key", "seed"
-_NO_SEED = -1
 _WRITING_MAY_COST = 0.05  # of the simulator's time
 _IS_PRECIOUS_S = 1.0  # what took longer waits for the device to hold it
-_COMPACT_EVERY = 512  # lookups
+_COMPACT_EVERY = 256  # lookups
 _DYING_TAKES_S = 5.0  # at most, until the system has ended a process
-
-
-def identities(request: ReplayRequest) -> list[str]:
-    """Return what makes two requests the same: one name per single step, one per trajectory.
-
-    A single step is its state and action; a trajectory is its seed and sequence of actions.
-    """
-    if request.kind != "steps":
-        return [_digest(request.kind, request.seed, request.actions)]
-    assert request.states is not None
-    rows = zip(request.states, request.actions, strict=True)
-    return [_digest("steps", np.asarray(state, np.float64), action) for state, action in rows]
-
-
-def _digest(*parts: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, np.ndarray | np.generic):
-            part = np.ascontiguousarray(part)
-            digest.update(f"{part.dtype.str}{part.shape}".encode() + part.tobytes())
-        else:
-            digest.update(f"{part};".encode())
-    return digest.hexdigest()
 
 
 class KnownLabels:
@@ -98,7 +76,7 @@ class KnownLabels:
         """
         total_s = result.sim_time_s if seconds is None else seconds
         is_complete = is_end and result.error is None
-        rows = _label_rows(result, run, total_s, is_complete)
+        rows = label_rows(result, run, total_s, is_complete)
         self.store.append(rows, is_precious=total_s >= _IS_PRECIOUS_S)
 
     def append_late(self, result: ReplayResult, *, run: str) -> ReplayResult:
@@ -120,8 +98,9 @@ class KnownLabels:
         """
         if self.attempts is None:
             return False
-        self._take_over()
-        return self.attempts.wanted_elsewhere(identities(request))
+        wanted = set(identities(request))
+        living = self.attempts.survey(self._append_left)
+        return any(not wanted.isdisjoint(about["identities"]) for about in living)
 
     def lookup_latest(self, request: ReplayRequest, run: str = "") -> ReplayResult | None:
         """As :meth:`lookup`, after taking in what others wrote; merges small segments at times."""
@@ -146,17 +125,17 @@ class KnownLabels:
         rows = self.store.find(identities(request)[0])
         if rows is None:
             return None
-        is_own = (rows[RUN] == run) & (rows[_KEY] == _word(request.key))
-        attempts = [_sorted(part) for part in _split(rows, PURCHASE)]
+        is_own = (rows[RUN] == run) & (rows[KEY] == word_of(request.key))
+        attempts = [sorted_rows(part) for part in split_rows(rows, PURCHASE)]
         complete = [part for part in attempts if part[IS_END].any()]
-        own = [_sorted(part) for part in _split(slice_columns(rows, is_own), PURCHASE)]
+        own = [sorted_rows(part) for part in split_rows(slice_columns(rows, is_own), PURCHASE)]
         if not complete and not own:
             return None
         paid = sum(len(part[STEP]) for part in own)
         found = (complete or sorted(own, key=lambda part: len(part[STEP])))[-1]
         is_bought = found[PURCHASE][0] in {part[PURCHASE][0] for part in own}
         return replace(
-            _answer(request, found),
+            answer_from(request, found),
             sim_time_s=float(sum(part[SECONDS].sum() for part in own)),
             num_steps=paid,
             num_reused=0 if is_bought else len(found[STEP]),
@@ -169,14 +148,14 @@ class KnownLabels:
             end_s = time.monotonic() + _DYING_TAKES_S
             while self.attempts.is_held(purchase) and time.monotonic() < end_s:
                 time.sleep(0.01)
-            self._take_over()
+            self.attempts.survey(self._append_left)
         self.store.refresh()
         parts = []
         for i, identity in enumerate(identities(request)):
             rows = self.store.find(identity)
             if rows is not None:
                 mine = slice_columns(rows, rows[PURCHASE] == purchase)
-                mine = _sorted(mine)
+                mine = sorted_rows(mine)
                 if request.kind == "steps":
                     mine = slice_columns(mine, mine[STEP] == i)
                 parts.append(mine)
@@ -185,7 +164,7 @@ class KnownLabels:
             return nothing(request)
         found = stack_columns(parts)
         return replace(
-            _answer(request, found),
+            answer_from(request, found),
             sim_time_s=float(found[SECONDS].sum()),
             num_steps=len(found[STEP]),
         )
@@ -198,25 +177,25 @@ class KnownLabels:
         """
         attempts: dict[tuple[str, str], list[Columns]] = {}
         for columns in self.store.segments():
-            for part in _split(columns, PURCHASE):
+            for part in split_rows(columns, PURCHASE):
                 if except_run is None or part[RUN][0] != except_run:
                     key = (str(part[PURCHASE][0]), str(part[KIND][0]))
                     attempts.setdefault(key, []).append(part)
         results, seen = [], set[str]()
         for parts in attempts.values():
-            rows = _sorted(stack_columns(parts))
+            rows = sorted_rows(stack_columns(parts))
             fresh = ~np.isin(rows[IDENTITY], list(seen))
             seen |= set(rows[IDENTITY].tolist())
             if fresh.any():
-                results.append(_as_result(slice_columns(rows, fresh)))
+                results.append(as_result(slice_columns(rows, fresh)))
         return results
 
     def with_failure_noted(self, result: ReplayResult, run: str) -> ReplayResult:
         """Write down a request that failed, so that it can be replayed alone, and say where."""
-        name = f"failures/{run}-{_word(result.request.key)}.parquet"
+        name = f"failures/{run}-{word_of(result.request.key)}.parquet"
         error = {"error": np.array([result.error or ""] * len(result.request))}
         try:
-            self.store.write_named(name, _request_rows(result.request) | error)
+            self.store.write_named(name, request_rows(result.request) | error)
         except OSError as problem:
             logger.warning("a failed request could not be noted on disk: %s", problem)
             return result
@@ -227,22 +206,15 @@ class KnownLabels:
         found = {}
         for name in self.store.named("failures"):
             rows = self.store.read_named(name)
-            found[name] = _as_request(rows), str(rows["error"][0])
+            found[name] = as_request(rows), str(rows["error"][0])
         return found
-
-    def _take_over(self) -> None:
-        assert self.attempts is not None
-        try:
-            self.attempts.take_over(self._append_left)
-        except OSError as error:
-            logger.warning("what a dead process has left cannot be stored yet: %s", error)
 
     def _append_left(self, purchase: str, about: About, parts: list[Columns]) -> None:
         asked, *noted = parts
         if not noted:
             return
-        rows, request = stack_columns(noted), _as_request(asked)
-        result = _answer(request, rows | {PURCHASE: np.array([purchase])})
+        rows, request = stack_columns(noted), as_request(asked)
+        result = answer_from(request, rows | {PURCHASE: np.array([purchase])})
         seconds, is_end = float(rows[SECONDS].sum()), bool(rows[IS_END][-1])
         self.append(result, run=about["run"], seconds=seconds, is_end=is_end)
 
@@ -252,7 +224,7 @@ class KnownLabels:
             rows = self.store.find(identity)
             if rows is None or not (request.fast or any(n.startswith("fast.") for n in rows)):
                 continue
-            own = np.flatnonzero((rows[RUN] == run) & (rows[_KEY] == _word(request.key)))
+            own = np.flatnonzero((rows[RUN] == run) & (rows[KEY] == word_of(request.key)))
             row = int(own[0]) if len(own) else 0
             num_own += bool(len(own))
             own_s += float(rows[SECONDS][row]) if len(own) else 0.0
@@ -261,7 +233,7 @@ class KnownLabels:
         if not found:
             return None
         return replace(
-            _answer(request, stack_columns(found)),
+            answer_from(request, stack_columns(found)),
             sim_time_s=own_s,
             num_steps=num_own,
             num_reused=len(index) - num_own,
@@ -308,10 +280,10 @@ class LabelWriter:
         start_s = time.thread_time()
         try:
             if not self._has_noted:
-                self._attempt.add(_request_rows(rows.request))
+                self._attempt.add(request_rows(rows.request))
                 self._has_noted = True
                 start_s = time.thread_time()
-            self._attempt.add(_noted_rows(rows, seconds, is_end))
+            self._attempt.add(noted_rows(rows, seconds, is_end))
         except OSError:
             self._attempt = None
         took_s = time.thread_time() - start_s
@@ -334,183 +306,3 @@ class LabelWriter:
         answer = replace(answer, purchase=self._purchase)
         is_stored = self._error is None and self._labels.store.is_same_folder
         return answer if is_stored or answer.slow is None else replace(answer, unstored=(answer,))
-
-
-class RequestJournal:
-    """What was asked and not yet answered, on disk: a queue that died is filled again from it.
-
-    Requests that are handed in together share a file, which goes with the last of their answers.
-
-    Args:
-        labels: In whose folder the requests are noted.
-        name: Of this queue, among those of other trials.
-    """
-
-    def __init__(self, labels: KnownLabels, name: str) -> None:
-        self._store = labels.store
-        self._folder = f"queue-{name}"
-        self._noted: dict[str, dict[Key, ReplayRequest]] = {}  # by file
-        self._lock = threading.Lock()
-
-    def note(self, requests: Iterable[ReplayRequest]) -> None:
-        """Write requests down.
-
-        Raises:
-            OSError: If they cannot be written.
-        """
-        alike: dict[tuple[Any, ...], dict[Key, ReplayRequest]] = {}
-        for request in requests:
-            alike.setdefault(_column_types(request), {})[request.key] = request
-        with self._lock:
-            for group in alike.values():
-                self._write(f"{self._folder}/{uuid.uuid4().hex}.parquet", group)
-
-    def forget(self, keys: Iterable[Key]) -> None:
-        """Strike out requests whose answers have arrived."""
-        gone = set(keys)
-        with self._lock:
-            for name, noted in list(self._noted.items()):
-                left = {key: request for key, request in noted.items() if key not in gone}
-                if not left:
-                    del self._noted[name]
-                    self._store.delete_named([name])
-                elif len(left) < len(noted):
-                    self._noted[name] = left
-                    with suppress(OSError):  # tried again with the next answer
-                        self._write(name, left)
-
-    def recover(self) -> list[ReplayRequest]:
-        """Return what is written down, in the order of the keys."""
-        with self._lock:
-            for name in self._store.named(self._folder):
-                parts = _split(self._store.read_named(name), _KEY)
-                requests = [_as_request(part) for part in parts]
-                self._noted[name] = {request.key: request for request in requests}
-            noted = [request for group in self._noted.values() for request in group.values()]
-        return sorted(noted, key=lambda request: request.key)
-
-    def clear(self) -> None:
-        """Strike out everything."""
-        with self._lock:
-            self._noted.clear()
-            self._store.delete_folder(self._folder)
-
-    def _write(self, name: str, group: dict[Key, ReplayRequest]) -> None:
-        rows = concat_columns([_request_rows(request) for request in group.values()])
-        self._store.write_named(name, rows)
-        self._noted[name] = group
-
-
-# --- answers as rows, and back ---
-
-
-def _label_rows(result: ReplayResult, run: str, seconds: float, is_complete: bool) -> Columns:
-    request, index = result.request, result.index
-    num_rows = len(index)
-    names = identities(request)
-    single_steps = request.kind == "steps"
-    return {
-        IDENTITY: np.array([names[i] for i in index] if single_steps else names * num_rows),
-        PURCHASE: np.array([result.purchase] * num_rows),
-        RUN: np.array([run] * num_rows),
-        **_noted_rows(result, seconds, is_complete),
-        **slice_columns(_request_rows(replace(request, fast={})), index),
-        **{f"fast.{name}": column for name, column in result.fast.items()},
-    }
-
-
-def _noted_rows(result: ReplayResult, seconds: float, is_complete: bool) -> Columns:
-    """Return what the request does not say."""
-    num_rows = len(result.index)
-    is_end = np.full(num_rows, result.request.kind == "steps")
-    is_end[-1] |= is_complete
-    assert result.slow is not None
-    fast = {} if result.request.fast else result.fast
-    return {
-        STEP: result.index.astype(np.int64),
-        IS_END: is_end,
-        SECONDS: np.full(num_rows, seconds / num_rows),
-        **{f"slow.{name}": column for name, column in result.slow.items()},
-        **{f"fast.{name}": column for name, column in fast.items()},
-    }
-
-
-def _request_rows(request: ReplayRequest) -> Columns:
-    num_rows = len(request)
-    rows: Columns = {
-        KIND: np.array([request.kind] * num_rows),
-        _KEY: np.array([_word(request.key)] * num_rows),
-        _SEED: np.full(num_rows, _NO_SEED if request.seed is None else request.seed, np.int64),
-        "ask.action": np.asarray(request.actions),
-    }
-    if request.states is not None:
-        rows["ask.state"] = np.asarray(request.states, np.float64)
-    return rows | {f"fast.{name}": column for name, column in request.fast.items()}
-
-
-def _column_types(request: ReplayRequest) -> tuple[Any, ...]:
-    """Return what requests must share for their rows to stand in one table."""
-    return tuple(
-        (name, column.dtype.kind if column.dtype.kind == "U" else column.dtype, column.shape[1:])
-        for name, column in _request_rows(request).items()
-    )
-
-
-def _as_request(rows: Columns) -> ReplayRequest:
-    seed, kind = int(rows[_SEED][0]), str(rows[KIND][0])
-    return ReplayRequest(
-        key=_key(str(rows[_KEY][0])),
-        kind=kind,  # type: ignore[arg-type]
-        actions=rows["ask.action"],
-        seed=None if seed == _NO_SEED else seed,
-        states=rows.get("ask.state"),
-        fast=_named("fast.", rows),
-    )
-
-
-def _answer(request: ReplayRequest, rows: Columns) -> ReplayResult:
-    """Return rows of the store as an answer; fast columns that the request brought stay its own."""
-    index = rows[STEP].astype(np.int64)
-    fast = _named("fast.", rows) if not request.fast else slice_columns(request.fast, index)
-    return replace(
-        nothing(request),
-        slow=_named("slow.", rows),
-        fast=fast,
-        index=index,
-        purchase=str(rows[PURCHASE][0]),
-    )
-
-
-def _as_result(rows: Columns) -> ReplayResult:
-    """Return rows of one attempt with the request that they would answer."""
-    is_whole = bool(rows[IS_END].any())
-    request = _as_request(rows)
-    return replace(
-        _answer(request, rows | {STEP: np.arange(len(rows[STEP]))}),
-        num_reused=len(rows[STEP]),
-        error=None if is_whole else "it was interrupted",
-    )
-
-
-def _named(prefix: str, rows: Columns) -> Columns:
-    return {k.removeprefix(prefix): v for k, v in rows.items() if k.startswith(prefix)}
-
-
-def _split(rows: Columns, by: str) -> Iterator[Columns]:
-    names, first = np.unique(rows[by], return_index=True)
-    for name in names[np.argsort(first)]:
-        yield slice_columns(rows, rows[by] == name)
-
-
-def _sorted(rows: Columns) -> Columns:
-    """Order the rows of one attempt, each once: a merge that was cut short leaves repeats."""
-    _, first = np.unique(rows[STEP], return_index=True)
-    return slice_columns(rows, first)
-
-
-def _word(key: Key) -> str:
-    return ",".join(map(str, key))
-
-
-def _key(word: str) -> Key:
-    return tuple(int(part) for part in word.split(","))

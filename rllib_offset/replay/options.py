@@ -4,8 +4,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from rllib_offset.replay.known import identities
 from rllib_offset.replay.requests import ReplayRequest
+from rllib_offset.replay.rows import identities
 from rllib_offset.store import StoreLocation
 
 __all__ = ["ReplayOptions"]

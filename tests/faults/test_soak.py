@@ -114,4 +114,4 @@ def test_everything_is_accounted_for(tmp_path):
     assert set(os.listdir("/dev/shm")) <= shared
     driver, coordinator = np.subtract(memory[-1], memory[versions // 5])
     assert driver < 5
-    assert coordinator / (0.8 * ledger.num_env_steps) < 1e-3  # MB: the index of what was bought
+    assert coordinator < 10  # MB: the index takes 60 bytes a label, merges want room
