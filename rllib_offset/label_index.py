@@ -33,7 +33,7 @@ class LabelIndex:
     """
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.executescript(_TABLES)
 
     def add(self, segment: str, identities: Iterable[str]) -> None:
@@ -42,11 +42,10 @@ class LabelIndex:
         for identity, rows in groupby(identities):
             start, stop = stop, stop + sum(1 for _ in rows)
             places.append((identity, start, stop))
-        insert = "INSERT INTO segments (name, num_rows) VALUES (?, ?)"
-        number = self._db.execute(insert, (segment, stop)).lastrowid
-        self._db.execute("BEGIN")
-        self._db.executemany(f"INSERT INTO places VALUES (?, {number}, ?, ?)", places)
-        self._db.execute("COMMIT")
+        with self._db:
+            insert = "INSERT INTO segments (name, num_rows) VALUES (?, ?)"
+            number = self._db.execute(insert, (segment, stop)).lastrowid
+            self._db.executemany(f"INSERT INTO places VALUES (?, {number}, ?, ?)", places)
 
     def places(self, identity: str) -> list[Place]:
         """Return where rows of this identity are, in the order in which segments were noted."""
@@ -66,13 +65,16 @@ class LabelIndex:
 
     def forget(self, segment: str) -> None:
         """Leave a segment out; its room is not free before :meth:`prune`."""
-        self._db.execute("DELETE FROM segments WHERE name = ?", (segment,))
+        with self._db:
+            self._db.execute("DELETE FROM segments WHERE name = ?", (segment,))
 
     def prune(self) -> None:
         """Free the room of what was forgotten, in a pass over everything."""
-        self._db.execute("DELETE FROM places WHERE segment NOT IN (SELECT id FROM segments)")
+        with self._db:
+            self._db.execute("DELETE FROM places WHERE segment NOT IN (SELECT id FROM segments)")
 
     def clear(self) -> None:
         """Forget everything."""
-        self._db.execute("DELETE FROM places")
-        self._db.execute("DELETE FROM segments")
+        with self._db:
+            self._db.execute("DELETE FROM places")
+            self._db.execute("DELETE FROM segments")

@@ -182,15 +182,17 @@ class LabelStore:
 
         A row that is merged by another process meanwhile may come twice, or late, but it comes.
         """
-        self.refresh()
-        todo, done = set(self._index.segments()), set[str]()
-        while todo:
+        done = set[str]()
+        while todo := self._present() - done:
             for name in sorted(todo):
                 with suppress(FileNotFoundError):
                     yield to_columns(self._reader.table(name))
             done |= todo
+
+    def _present(self) -> set[str]:
+        with self._lock:
             self.refresh()
-            todo = set(self._index.segments()) - done
+            return set(self._index.segments())
 
     def segment_names(self) -> list[str]:
         """Return the names of all segments present, oldest first."""

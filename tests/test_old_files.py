@@ -5,11 +5,13 @@ Written anew from the layout and the settings of Ray's tuned examples for PPO.
 
 import re
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from rllib_offset import cli
 
+NUM_TRIES = 3
 CARTPOLE = """
 cartpole-ppo:
     env: CartPole-v1
@@ -64,10 +66,19 @@ pendulum-ppo:
     ("text", "threshold"), [(CARTPOLE, 150), (PENDULUM, -400)], ids=["cartpole", "pendulum"]
 )
 def test_an_old_file_reaches_the_return_it_stops_at(text, threshold, tmp_path):
-    (tmp_path / "old.yaml").write_text(text)
-    words = ["train", "file", str(tmp_path / "old.yaml"), "--storage-path", str(tmp_path)]
+    """Without a seed each try is another; Ray's own test of such files had three as well."""
+    reached = []
+    while len(reached) < NUM_TRIES and max(reached, default=-np.inf) < threshold:
+        reached.append(return_of(text, tmp_path / str(len(reached))))
+    assert max(reached) >= threshold
+
+
+def return_of(text, folder):
+    folder.mkdir()
+    (folder / "old.yaml").write_text(text)
+    words = ["train", "file", str(folder / "old.yaml"), "--storage-path", str(folder)]
     result = CliRunner().invoke(cli.app, words)
     assert result.exit_code == 0, result.output
     assert all(line.startswith("Note: `") for line in result.stderr.splitlines())
     reached = re.search(r"return while training +(\S+)", result.stdout).group(1)
-    assert float(reached.replace(",", "")) >= threshold
+    return float(reached.replace(",", ""))
