@@ -82,8 +82,14 @@ _RENAMED = (
     "rl_module_spec",
 )
 
-# Settings that hold classes, which a file writes as dotted paths.
-_CLASSES = ("callbacks", "callbacks_class", "env_runner_cls", "_learner_class")
+# Settings that hold classes, which a file writes as dotted paths, and what these must be kinds of:
+# a file must not call anything else.
+_CLASSES = {
+    "callbacks": "ray.rllib.callbacks.callbacks.RLlibCallback",
+    "callbacks_class": "ray.rllib.callbacks.callbacks.RLlibCallback",
+    "env_runner_cls": "ray.rllib.env.env_runner.EnvRunner",
+    "_learner_class": "ray.rllib.core.learner.learner.Learner",
+}
 
 # Settings that are themselves configurations of the algorithm.
 _NESTED_CONFIGS = ("evaluation_config",)
@@ -105,14 +111,14 @@ def translate_keys(given: Mapping[str, Any]) -> dict[str, Any]:
     Classes may be given as dotted paths.
 
     Raises:
-        ValueError: If one cannot be imported.
+        ValueError: If one cannot be imported, or is of another kind.
 
     Example:
-        >>> translate_keys({"callbacks": "collections.OrderedDict", "model_config": {}})
-        {'callbacks': <class 'collections.OrderedDict'>, '_model_config': {}}
+        >>> translate_keys({"num_learners": 1, "model_config": {"fcnet_hiddens": [8]}})
+        {'num_learners': 1, '_model_config': {'fcnet_hiddens': [8]}}
     """
     stored = {_ALIASES[key] if key in _RENAMED else key: value for key, value in given.items()}
-    for key in stored.keys() & set(_CLASSES):
+    for key in stored.keys() & _CLASSES.keys():
         stored[key] = _imported(key, stored[key])
     return stored
 
@@ -207,11 +213,18 @@ def _imported(key: str, value: Any) -> Any:
         return [_imported(key, item) for item in value]
     if not isinstance(value, str):
         return value
-    module, _, name = value.rpartition(".")
     try:
-        return getattr(import_module(module), name)
+        found, base = _at(value), _at(_CLASSES[key])
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"`{key}: {value}` is no class that can be imported: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"`{key}` must name a subclass of {base.__name__}, got {value}")
+    return found
+
+
+def _at(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Which rows of which segment hold the labels of an identity: tables of SQLite, in memory."""
 
 import sqlite3
+import weakref
 from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 __all__ = ["LabelIndex", "Place"]
 
 _TABLES = """
+    PRAGMA temp_store = MEMORY;
     CREATE TABLE segments (
         id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL, num_rows INTEGER NOT NULL
     );
@@ -35,6 +37,7 @@ class LabelIndex:
     def __init__(self) -> None:
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.executescript(_TABLES)
+        weakref.finalize(self, self._db.close)
 
     def add(self, segment: str, identities: Iterable[str]) -> None:
         """Note a new segment, with the identity of each of its rows."""
@@ -45,7 +48,8 @@ class LabelIndex:
         with self._db:
             insert = "INSERT INTO segments (name, num_rows) VALUES (?, ?)"
             number = self._db.execute(insert, (segment, stop)).lastrowid
-            self._db.executemany(f"INSERT INTO places VALUES (?, {number}, ?, ?)", places)
+            numbered = ((identity, number, start, stop) for identity, start, stop in places)
+            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", numbered)
 
     def places(self, identity: str) -> list[Place]:
         """Return where rows of this identity are, in the order in which segments were noted."""
@@ -59,7 +63,8 @@ class LabelIndex:
     def segments(self, below: int | None = None) -> list[str]:
         """Return the names of all segments, or of those with fewer rows, sorted."""
         found = self._db.execute(
-            "SELECT name FROM segments WHERE ?1 IS NULL OR num_rows < ?1 ORDER BY name", (below,)
+            "SELECT name FROM segments WHERE :below IS NULL OR num_rows < :below ORDER BY name",
+            {"below": below},
         )
         return [name for (name,) in found]
 

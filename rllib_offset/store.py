@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -161,11 +162,14 @@ class LabelStore:
     def find(self, identity: str) -> Columns | None:
         """Return every row with this identity, or None; see :meth:`refresh` for those of others."""
         with self._lock:
-            places = self._index.places(identity)
-            try:
-                parts = [self._reader.rows(*place) for place in places]
-            except (FileNotFoundError, DamagedTableError):  # merged by another, or spoilt just now
-                self._look_again(place.segment for place in places)
+            parts, gone = [], []
+            for place in self._index.places(identity):
+                try:
+                    parts.append(self._reader.rows(*place))
+                except (FileNotFoundError, DamagedTableError):  # merged by another, or spoilt now
+                    gone.append(place.segment)
+            if gone:
+                self._look_again(gone)
                 return self.find(identity)
             return concat_columns(parts) if parts else None
 
@@ -230,8 +234,8 @@ class LabelStore:
         """Merge small segments of equal columns; returns how many were merged.
 
         Safe beside writers, readers and others that merge: the merged segment is in place before
-        its sources go, and rows that are seen twice meanwhile are known by their purchase.  No
-        more is in memory at once than makes a segment that is not small.
+        its sources go, and rows that are seen twice meanwhile are known by their purchase.  Less
+        than two segments that are not small are in memory at once, for each kind of columns.
         """
         with self._lock:
             self.refresh()
@@ -242,16 +246,25 @@ class LabelStore:
 
     def _merge_alike(self, names: list[str], min_segments: int) -> int:
         groups: dict[tuple[str, ...], dict[str, pa.Table]] = {}
+        num_rows: Counter[tuple[str, ...]] = Counter()
         num_merged = 0
         for name in names:
-            with suppress(FileNotFoundError, DamagedTableError):
+            try:
                 table = self._reader.table(name)
-                group = groups.setdefault(shape_of(table), {})
-                group[name] = table
-                if sum(map(len, group.values())) >= _ROWS_OF_A_SMALL_SEGMENT:
-                    num_merged += self._merge(groups.pop(shape_of(table)))
+            except FileNotFoundError:  # merged by another
+                self._index.forget(name)
+                continue
+            except DamagedTableError:
+                continue
+            shape = shape_of(table)
+            groups.setdefault(shape, {})[name] = table
+            num_rows[shape] += table.num_rows
+            if num_rows[shape] >= _ROWS_OF_A_SMALL_SEGMENT:
+                num_merged += self._merge(groups.pop(shape))
+                del num_rows[shape]
         left = [group for group in groups.values() if len(group) >= min_segments]
         num_merged += sum(map(self._merge, left))
+        self.refresh()  # what others have merged stands in segments of theirs
         self._index.prune()
         return num_merged
 

@@ -116,10 +116,9 @@ def flat_table(table: pa.Table) -> pa.Table:
 
 def without_repeats(table: pa.Table, keys: list[str]) -> pa.Table:
     """Return the first of all rows that agree in the columns ``keys``, in their order."""
-    rows = zip(*(table[key].to_pylist() for key in keys), strict=True)
     first: dict[tuple[Any, ...], int] = {}
-    for i, row in enumerate(rows):  # pyarrow's `group_by` keeps 40 MB of the process for good
-        first.setdefault(row, i)
+    for i, row in enumerate(zip(*(table[key].to_pylist() for key in keys), strict=True)):
+        first.setdefault(row, i)  # the process keeps 40 MB of pyarrow's `group_by` for good
     return table if len(first) == table.num_rows else table.take(pa.array(first.values()))
 
 

@@ -13,7 +13,8 @@ FLOORS = (
     {"columns", "config_keys", "errors", "metrics", "old_spellings", "ray_version"}
     | {"timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
-    | {"fingerprint", "measurements", "results", "segment_reader", "store_report", "tables"},
+    | {"fingerprint", "label_index", "measurements", "results", "segment_reader", "store_report"}
+    | {"tables"},
     {"corrected_env", "correction", "ensemble_fit", "fidelity", "offset_trainer", "predictor"}
     | {"figures", "sampling", "timing_figures"},
     {

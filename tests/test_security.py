@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import rllib_offset
+from rllib_offset.config_keys import translate_keys
 from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import make_env
 from rllib_offset.store import LabelStore, StoreLocation
@@ -58,6 +59,14 @@ def test_a_file_names_environments_and_can_call_nothing_else(name, tmp_path):
     with pytest.raises(ValueError, match=r"must be a subclass of gymnasium\.Env"):
         make_env(name, {"touch": 1, str(target): 2})
     assert not target.exists()
+
+
+@pytest.mark.parametrize("key", ["callbacks", "callbacks_class", "env_runner_cls", "learner_class"])
+@pytest.mark.parametrize("name", ["subprocess.Popen", "os.getcwd", "gymnasium.Env"])
+def test_a_file_names_classes_of_rllib_and_can_call_nothing_else(key, name):
+    for value in (name, [name]):
+        with pytest.raises(ValueError, match=f"`_?{key}` must name a subclass of .*, got {name}"):
+            translate_keys({key: value})
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -4,6 +4,7 @@ The lock ends with the process that holds it, however that comes to its end.  Un
 want the same labels wait; afterwards whoever comes first takes the finished rows out of the file.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -81,7 +82,9 @@ class Attempts:
         file = part.open("wb", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps(about).encode() + b"\n")
+            line = json.dumps(about).encode() + b"\n"
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
             part.rename(path)  # others see it locked or not at all
         except OSError:
             file.close()
@@ -101,28 +104,20 @@ class Attempts:
             keep: Called with the name of an attempt, what it was about, and all that was added; an
                 ``OSError`` leaves the file for the next time.
         """
-        living = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            with self._opened(path) as file:
-                if file is None:
-                    continue
-                if not _lock(file):
-                    living.append(json.loads(file.readline()))
-                elif os.fstat(file.fileno()).st_nlink:
-                    self._take_over(path, file, keep)
+        living: list[About] = []
+        can_keep = has_taken = True
+        while has_taken:  # meanwhile others may have begun
+            living, has_taken = [], False
+            for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+                with self._opened(path) as file:
+                    if file is None:
+                        continue
+                    if not _lock(file):
+                        living.append(json.loads(file.readline()))
+                    elif can_keep and os.fstat(file.fileno()).st_nlink:
+                        can_keep = _take_over(path, file, keep)
+                        has_taken |= can_keep
         return living
-
-    def _take_over(
-        self, path: Path, file: BinaryIO, keep: Callable[[str, About, list[Columns]], None]
-    ) -> None:
-        about, parts = _read(file)
-        try:
-            if parts:
-                keep(path.name.removesuffix(_SUFFIX), about, parts)
-        except OSError as error:
-            logger.warning("what a dead process has left cannot be stored yet: %s", error)
-            return
-        path.unlink(missing_ok=True)
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[BinaryIO | None]:
@@ -133,6 +128,21 @@ class Attempts:
             return
         with file:
             yield file
+
+
+def _take_over(
+    path: Path, file: BinaryIO, keep: Callable[[str, About, list[Columns]], None]
+) -> bool:
+    """Hand on what a dead process left, and delete it; False if it cannot be kept yet."""
+    about, parts = _read(file)
+    try:
+        if parts:
+            keep(path.name.removesuffix(_SUFFIX), about, parts)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("what a dead process has left cannot be stored yet: %s", error)
+        return False
+    return True
 
 
 def _lock(file: BinaryIO) -> bool:
