@@ -1,7 +1,8 @@
 """The machine went down in the middle of a run: what is lost?
 
 Nothing that was bought before the last checkpoint: the agent, the correction and its labels all go
-on where they were.  On the command line: `--checkpoint-freq 10`, and `--resume` after the crash.
+on where they were.  With a label store, which every run under Tune has, nothing that was finished.
+On the command line: `--checkpoint-freq 10`, and `--resume` after the crash.
 """
 
 import tempfile

@@ -59,6 +59,8 @@ def load_experiments(path: Path) -> tuple[Experiments, Notes]:
     Raises:
         UserError: If the file is missing, cannot be read, or is not laid out as it must be.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".py":

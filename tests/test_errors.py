@@ -95,6 +95,7 @@ def words_of(folder, section, given):
     file = folder / "FILE.yaml"
     file.write_text(VALID)
     if section == "Commands":
+        (folder / "setup.txt").write_text(VALID)
         return shlex.split(given)
     if section == "Files":
         file.write_text(
@@ -112,6 +113,7 @@ def test_wrong_input_is_answered_as_documented(folder, monkeypatch, section, num
     if section == "Checkpoints":
         write_checkpoints(folder)
     before = {"FILE.yaml", *(path.name for path in folder.iterdir())}
+    before |= {"setup.txt"} if section == "Commands" else set()
     # a command has a process of its own, where no cluster runs yet that could be too small
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": math.inf})
     if section == "Installation":

@@ -23,6 +23,7 @@ from rllib_offset.replay.journal import RequestJournal
 from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, merge_results, missing_rows
 from rllib_offset.replay.retries import FailureWatch, Retries
+from rllib_offset.replay.rows import identities
 from rllib_offset.replay.worker import ReplayWorker, replay
 from rllib_offset.store import LabelStore, StoreLocation
 from rllib_offset.store_report import export_labels, pairs_in, verify
@@ -293,6 +294,22 @@ def test_a_merge_takes_no_more_at_once_than_a_segment_that_is_not_small(location
     assert sorted(rows) == [4, 4, 12, 12]
     for request, result in zip(requests, results, strict=True):
         assert_same_answer(labels.lookup(request, run="b"), result)
+
+
+def test_what_another_process_merged_leaves_nothing_behind(location):
+    labels, finding, merging = (KnownLabels(location) for _ in range(3))
+    requests = [steps(1, i, numbers=[i, i + 10]) for i in range(5)]
+    for i, request in enumerate(requests):
+        bought(labels, request, purchase=str(i))
+    for other in (finding, merging):
+        other.store.refresh()
+    labels.store.compact(min_segments=2)
+    for request in requests:
+        assert finding.lookup(request, run="b").num_reused == 2
+    assert merging.store.compact(min_segments=2) == 0
+    for other in (finding, merging):
+        assert other.store._index.segments() == labels.store.segment_names()
+        assert sum(len(other.store._index.places(i)) for r in requests for i in identities(r)) == 10
 
 
 def test_a_merge_that_was_cut_short_counts_nothing_twice(location):
