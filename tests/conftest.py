@@ -9,12 +9,34 @@ ROOT = str(Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
-    """One local cluster for all tests that need Ray; its workers can import `tests.envs`."""
-    import ray
-
+def started_nodes():
+    """Node ids of the clusters that :func:`ray_cluster` has started; the last is stopped."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, before)))
+    nodes = []
+    yield nodes
+    if nodes:
+        import ray
+
+        ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(started_nodes):
+    """One local cluster for all tests that need Ray; its workers can import `tests.envs`.
+
+    Another is only started where a test needed one of its own meanwhile.
+    """
+    import ray
+
+    if ray.is_initialized():
+        if ray.get_runtime_context().get_node_id() in started_nodes:
+            return
+        ray.shutdown()
     ray.init(
         num_cpus=4,
         include_dashboard=False,
@@ -22,12 +44,7 @@ def ray_cluster():
         logging_level="ERROR",
         configure_logging=False,
     )
-    yield
-    ray.shutdown()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+    started_nodes.append(ray.get_runtime_context().get_node_id())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def cluster():
     import ray
     from ray.cluster_utils import Cluster
 
+    ray.shutdown()  # that of the tests before
     node = {"num_cpus": 2, "include_dashboard": False}
     nodes = Cluster(initialize_head=True, head_node_args=node)
     for _ in range(2):
@@ -63,7 +65,9 @@ def test_training_goes_on_without_a_node(cluster, tmp_path):
     outcome = train(
         tmp_path, faults={STRIKES_AT: remove}, num_env_runners=0, num_cpus_per_replay_worker=1
     )
-    alive = sum(node["Alive"] for node in ray.nodes())
+    end_s = time.monotonic() + 60  # the training may have ended before Ray notices
+    while (alive := sum(node["Alive"] for node in ray.nodes())) > 2 and time.monotonic() < end_s:
+        time.sleep(0.5)
     print(f"\n{alive} nodes left\n{json.dumps(asdict(outcome))}", file=sys.stderr)
     if folder := os.environ.get("FAULT_RESULTS"):
         Path(folder, "node-removed.json").write_text(json.dumps(asdict(outcome)))
