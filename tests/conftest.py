@@ -59,3 +59,11 @@ def noise_comes_back(monkeypatch):
         yield
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def location(tmp_path):
+    """Where a label store of one pair may be."""
+    from rllib_offset.store import StoreLocation
+
+    return StoreLocation(str(tmp_path / "labels"), "0f1e")

@@ -10,30 +10,25 @@ import pyarrow.csv
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rllib_offset.columns import MEASUREMENT, OBS, REWARD, TIME, VALID, slice_columns
+from rllib_offset.columns import MEASUREMENT, OBS, REWARD, TIME, VALID
 from rllib_offset.fingerprint import pair_description, pair_fingerprint
 from rllib_offset.ledger import Ledger
 from rllib_offset.pair import EnvPair
 from rllib_offset.paired_data import PairedBuffer
 from rllib_offset.replay.journal import RequestJournal
 from rllib_offset.replay.known import KnownLabels, LabelWriter
-from rllib_offset.replay.requests import ReplayRequest, merge_results, missing_rows
-from rllib_offset.replay.retries import FailureWatch, Retries
+from rllib_offset.replay.requests import ReplayRequest
+from rllib_offset.replay.retries import Retries
 from rllib_offset.replay.rows import identities
 from rllib_offset.replay.worker import ReplayWorker, replay
 from rllib_offset.store import LabelStore, StoreLocation
 from rllib_offset.store_report import export_labels, pairs_in, verify
 from tests import envs
 from tests.faults.disks import FullDisk
-
-
-@pytest.fixture
-def location(tmp_path):
-    return StoreLocation(str(tmp_path / "labels"), "0f1e")
 
 
 def trajectory(*key, length=5, kind="trajectory", seed=4):
@@ -444,37 +439,6 @@ def test_a_full_disk_costs_no_result(tmp_path, caplog):
     assert labels.store.abandoned() == []
 
 
-# --- the journal of requests ---
-
-
-def test_requests_are_noted_until_their_answers_have_arrived(location):
-    journal = RequestJournal(KnownLabels(location), "a")
-    requests = [trajectory(1, 0), steps(1, 1, numbers=[1]), trajectory(1, 2, kind="resync")]
-    journal.note(requests)
-    journal.forget([(1, 1), (7, 7)])
-    again = RequestJournal(KnownLabels(location), "a").recover()
-    assert [request.key for request in again] == [(1, 0), (1, 2)]
-    for request, original in zip(again, requests[::2], strict=True):
-        np.testing.assert_array_equal(request.actions, original.actions)
-        assert request.seed == original.seed
-        assert request.fast.keys() == original.fast.keys()
-    assert RequestJournal(KnownLabels(location), "b").recover() == []
-    journal.clear()
-    assert journal.recover() == []
-
-
-def test_requests_that_are_noted_together_share_a_file(location):
-    labels = KnownLabels(location)
-    journal = RequestJournal(labels, "a")
-    journal.note([trajectory(1, number) for number in range(3)])
-    assert len(labels.store.named("queue-a")) == 1
-    journal.forget([(1, 1)])
-    again = RequestJournal(labels, "a")
-    assert [request.key for request in again.recover()] == [(1, 0), (1, 2)]
-    again.forget([(1, 0), (1, 2)])
-    assert labels.store.named("queue-a") == []
-
-
 def test_a_failed_request_is_noted_to_be_replayed_alone(location, tmp_path):
     (tmp_path / "flag").touch()
     faulty = envs.FaultyEnv({"flag": str(tmp_path / "flag"), "at_step": 2, "how": "raise"})
@@ -531,90 +495,7 @@ def test_the_fingerprint_follows_ids_configs_and_versions(monkeypatch):
     assert pair_fingerprint(pair) not in prints
 
 
-# --- failures and accounts ---
-
-
-def test_too_many_failures_stop_the_replays_in_one_line():
-    watch = FailureWatch(0.25)
-    good = replay(steps(1, 0, numbers=range(30)), envs.StatefulEnv())
-    watch.observe(good)
-    assert watch.failure() is None
-    lost = replace(good, slow=None, fast={}, index=np.arange(0), error="no licence", num_steps=0)
-    watch.observe(lost)
-    assert "30 of the last 60 slow labels failed" in str(watch.failure())
-    assert "no licence; mend the simulator and resume" in str(watch.failure())
-    with pytest.raises(ValueError, match=r"within \[0, 1\], got 2"):
-        FailureWatch(2)
-
-
-def test_a_simulator_that_failed_twice_in_a_row_is_built_anew():
-    broken = []
-
-    class BreaksForGood(envs.StatefulEnv):
-        """Raises for ever after its first failure, as one does that lost its process."""
-
-        def __init__(self, config=None):
-            super().__init__(config)
-            broken.append(len(broken) == 0)
-
-        def step(self, action):
-            if broken[-1]:
-                raise BrokenPipeError("the simulator is gone")
-            return super().step(action)
-
-    worker = ReplayWorker(EnvPair(envs.StatefulEnv, BreaksForGood))
-    errors = [worker.replay(trajectory(1, i)).error is None for i in range(3)]
-    assert errors == [False, False, True]
-
-
-class Wrong(envs.StatefulEnv):
-    """Its third step answers `answer`."""
-
-    def step(self, action):
-        result = super().step(action)
-        return self.config["answer"](*result) if self.count == 3 else result
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        pytest.param(
-            lambda o, r, *rest: (o[:1], r, *rest), r"shape \(2,\), got \(1,\)", id="short-obs"
-        ),
-        pytest.param(lambda o, r, *rest: (o, [r, r], *rest), "raised ValueError", id="two-rewards"),
-        pytest.param(lambda o, r, *rest: (None, r, *rest), "got", id="no-obs"),
-        pytest.param(lambda *a: None, "raised TypeError", id="no-answer"),
-        pytest.param(lambda *a: exit(3), "raised SystemExit: 3", id="exit"),
-    ],
-)
-def test_an_answer_of_the_wrong_form_is_a_failure_of_its_row(answer, message):
-    result = replay(trajectory(1, 0), Wrong({"answer": answer}))
-    assert result.index.tolist() == [0, 1]
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(result.error)
-
-
-@given(numbers=st.lists(st.integers(0, 5), min_size=1, max_size=6), failing=st.integers(-1, 6))
-@settings(max_examples=30, deadline=None)
-def test_merged_answers_keep_the_books(numbers, failing):
-    request = steps(1, 0, numbers=numbers)
-    result = replay(request, envs.StatefulEnv())
-    kept = np.array([i for i in range(len(numbers)) if i != failing], dtype=int)
-    first = replace(
-        result,
-        slow=slice_columns(result.slow, kept) if len(kept) else None,
-        fast=slice_columns(result.fast, kept) if len(kept) else {},
-        index=kept,
-        num_steps=len(kept),
-        error=None if len(kept) == len(numbers) else "failed",
-    )
-    rows = missing_rows(first)
-    if len(rows):
-        first = merge_results(first, replay(request.rows(rows), envs.StatefulEnv()), rows)
-    ledger = Ledger()
-    ledger.enter([first])
-    assert ledger.imbalance(len(numbers)) == 0
-    assert (first.error, first.num_wasted, first.num_missing) == (None, 0, 0)
+# --- the books ---
 
 
 class StoreAndBuffer(RuleBasedStateMachine):

@@ -27,11 +27,6 @@ NUM_STEPS = 4 * 5 + 6  # of the requests below
 
 
 @pytest.fixture
-def location(tmp_path):
-    return StoreLocation(str(tmp_path / "labels"), "0f")
-
-
-@pytest.fixture
 def faults(tmp_path):
     folder = tmp_path / "faults"
     folder.mkdir()
