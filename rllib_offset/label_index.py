@@ -2,7 +2,7 @@
 
 import sqlite3
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -39,17 +39,16 @@ class LabelIndex:
         self._db.executescript(_TABLES)
         weakref.finalize(self, self._db.close)
 
-    def add(self, segment: str, identities: Iterable[str]) -> None:
+    def add(self, segment: str, identities: Sequence[str]) -> None:
         """Note a new segment, with the identity of each of its rows."""
-        places, stop = [], 0
-        for identity, rows in groupby(identities):
-            start, stop = stop, stop + sum(1 for _ in rows)
-            places.append((identity, start, stop))
         with self._db:
             insert = "INSERT INTO segments (name, num_rows) VALUES (?, ?)"
-            number = self._db.execute(insert, (segment, stop)).lastrowid
-            numbered = ((identity, number, start, stop) for identity, start, stop in places)
-            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", numbered)
+            number = self._db.execute(insert, (segment, len(identities))).lastrowid
+            places, stop = [], 0
+            for identity, rows in groupby(identities):
+                start, stop = stop, stop + sum(1 for _ in rows)
+                places.append((identity, number, start, stop))
+            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", places)
 
     def places(self, identity: str) -> list[Place]:
         """Return where rows of this identity are, in the order in which segments were noted."""
