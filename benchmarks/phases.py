@@ -30,7 +30,7 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     SAMPLING: [(OffsetEnvRunner, "sample")],
     UPDATE: [(LearnerGroup, "update")],
     "weights to the sampler": [(EnvRunnerGroup, "sync_weights"), (A2C, "_sync_weights")],
-    WAIT: [(SlowReplay, "gather"), (OffsetEnvRunner, "await_acknowledgements")],
+    WAIT: [(SlowReplay, "ask"), (SlowReplay, "gather")],
     SLOW_STEPS: [(ReplayWorker, "replay")],
     "predictor: labels": [(OffsetEstimator, "add")],
     FIT: [(OffsetEstimator, "fit")],

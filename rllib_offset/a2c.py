@@ -246,6 +246,7 @@ class A2C(ViewedMixin, Algorithm):
             if not episodes:
                 return
             self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        self._after_sampling()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             lifetime = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
             learner_results = self.learner_group.update(
@@ -255,6 +256,9 @@ class A2C(ViewedMixin, Algorithm):
             self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             self._sync_weights(set(learner_results[0]) - {ALL_MODULES})
+
+    def _after_sampling(self) -> None:
+        """Set off what can go on beside the update."""
 
     def _sync_weights(self, modules: set[str]) -> None:
         """Give the runners the new weights; one of this process needs no object store for them."""

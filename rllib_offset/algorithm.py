@@ -144,14 +144,29 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         self.replay.submit(requests)
         return self.gather_labels(up_to=version)
 
+    def _after_sampling(self) -> None:
+        """Have the slow replays that are due sent here while the policy is updated.
+
+        A2C calls it; RLlib's PPO has no such place, and its updates outlast a round trip anyway.
+        """
+        lag = self.config.max_replay_lag
+        if lag is not None:
+            self.replay.ask(self.version - lag, self._take_acknowledgements())
+
+    def _take_acknowledgements(self) -> list[ray.ObjectRef[int]]:
+        """Return what the runner of this process, if it samples, has not waited for."""
+        if not has_env(self.env_runner):
+            return []
+        acknowledgements: list[ray.ObjectRef[int]] = self.env_runner.take_acknowledgements()
+        return acknowledgements
+
     def gather_labels(self, up_to: int | None = None) -> list[ReplayResult]:
         """Collect the slow replays that are due, in key order, and enter them into the ledger."""
         lag = self.config.max_replay_lag
         if up_to is None and lag is not None:
             up_to = self.version - lag
         with self.metrics.log_time((metrics.SLOW, metrics.REPLAY_WAIT_S), reduce="mean", window=1):
-            if has_env(self.env_runner):
-                self.env_runner.await_acknowledgements()
+            ray.get(self._take_acknowledgements())
             labels = self._gather_or_save(up_to)
         self.ledger.enter(labels)
         for result in labels:

@@ -150,12 +150,12 @@ class OffsetEnvRunner(SeededEnvRunner):
         """
         self._submit()
         if self.worker_index:
-            self.await_acknowledgements()
+            ray.get(self.take_acknowledgements())
 
-    def await_acknowledgements(self) -> None:
-        """Wait until every request is queued."""
+    def take_acknowledgements(self) -> list[ray.ObjectRef[int]]:
+        """Return the answers to ``submit`` that nobody has waited for, and forget them."""
         acknowledgements, self._acknowledgements = self._acknowledgements, []
-        ray.get(acknowledgements)
+        return acknowledgements
 
     def corrected_returns(self, seeds: list[int]) -> list[float]:
         """Return of the greedy policy in fast + offset, one episode per seed.

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -65,7 +65,9 @@ class SlowReplay:
         self._watch = FailureWatch(options.max_failure_rate)
         self._num_lost = self._num_retries = self._num_reused = 0  # in this process
         self._taken: list[ReplayRequest] = []  # to be replayed here
-        self._done: list[ReplayResult] = []  # replayed here, and not handed out yet
+        self._done: list[ReplayResult] = []  # replayed here or arrived, and not handed out yet
+        self._asked: tuple[int | None, ray.ObjectRef[list[Any]]] | None = None  # and not heard yet
+        self._after: list[ray.ObjectRef[Any]] = []  # what was asked goes first
         self._received: list[Key] = []  # and not confirmed yet
         self._unstored: list[ReplayResult] = []
         self._num_restarts = 0  # since the last answer
@@ -74,6 +76,20 @@ class SlowReplay:
     def submit(self, requests: list[ReplayRequest]) -> None:
         """Queue requests; one that is known already is not queued again."""
         self._call("submit", requests)
+
+    def ask(self, up_to: int, after: Sequence[ray.ObjectRef[Any]] = ()) -> None:
+        """Ask already for what :meth:`gather` will be asked for, which then needs no round trip.
+
+        Args:
+            up_to: As in :meth:`gather`.
+            after: Answers that must be there before, such as those to ``submit``.
+        """
+        self._after += after
+        if self._asked is not None:  # by an iteration that was cut off and is repeated
+            self._asked = None, self._asked[1]
+            return
+        method, args = self._question(up_to)
+        self._asked = up_to, getattr(self.coordinator, method).remote(*args, *after)
 
     def gather(self, up_to: int | None) -> list[ReplayResult]:
         """Return finished replays in key order; each is on disk by then, if there is a store.
@@ -85,15 +101,19 @@ class SlowReplay:
         Raises:
             SlowSimulatorError: If no worker can start, or too many replays fail.
         """
-        if self.num_workers:
-            results: list[ReplayResult] = self._call("gather", up_to, self._received)
-            self._received = [result.request.key for result in results]
-        else:
-            results = self._gather_here()
+        if self._hear_answer() != up_to or up_to is None:
+            method, args = self._question(up_to)
+            self._receive(self._call(method, *args))
+        self._replay_taken()
+        results, self._done = self._done, []
         return self._all_stored(results)
 
     def outstanding(self) -> list[ReplayRequest]:
-        """Return the requests that were queued and not gathered yet."""
+        """Return the requests that were queued and not gathered yet.
+
+        Waits for what was asked for early: nobody could say where that is meanwhile.
+        """
+        self._hear_answer()
         requests: list[ReplayRequest] = self._call("outstanding", self._received)
         return [*(result.request for result in self._done), *self._taken, *requests]
 
@@ -162,12 +182,38 @@ class SlowReplay:
             self._num_restarts = 0
             return answer
 
+    def _question(self, up_to: int | None) -> tuple[str, tuple[Any, ...]]:
+        """Return what to call for answers, or for what is to be replayed here."""
+        return (
+            ("gather", (up_to, self._received)) if self.num_workers else ("take", (self._received,))
+        )
+
+    def _hear_answer(self) -> int | None:
+        """Wait for what was asked for already; returns up to where that went, if it arrived."""
+        if self._asked is None:
+            return None
+        (up_to, answer), self._asked = self._asked, None
+        after, self._after = self._after, []
+        try:
+            self._receive(ray.get(answer))
+        except RayActorError:
+            up_to = None  # who asks again starts another coordinator
+        if up_to is None:
+            ray.get(after)
+        return up_to
+
+    def _receive(self, answer: list[Any]) -> None:
+        self._num_restarts = 0
+        if self.num_workers:
+            self._received = [result.request.key for result in answer]
+            self._done += answer
+        else:
+            self._received = [request.key for request in answer]
+            self._taken += answer
+
     # --- replays in this process ---
 
-    def _gather_here(self) -> list[ReplayResult]:
-        requests: list[ReplayRequest] = self._call("take", self._received)
-        self._received = [request.key for request in requests]
-        self._taken += requests
+    def _replay_taken(self) -> None:
         while self._taken:
             result = self._replay_here(self._taken[0])
             del self._taken[0]
@@ -176,8 +222,6 @@ class SlowReplay:
             failure = self._watch.failure()
             if failure is not None:
                 raise failure
-        results, self._done = self._done, []
-        return results
 
     def _replay_here(self, request: ReplayRequest) -> ReplayResult:
         if self._worker is None:

@@ -105,7 +105,7 @@ class ReplayCoordinator:
         return len(new)
 
     async def gather(
-        self, up_to: int | None = None, confirmed: Iterable[Key] = ()
+        self, up_to: int | None = None, confirmed: Iterable[Key] = (), *after: Any
     ) -> list[ReplayResult]:
         """Hand over results, sorted by key.
 
@@ -113,6 +113,7 @@ class ReplayCoordinator:
             up_to: Wait for every request with ``key[0] <= up_to`` and return exactly those; None
                 returns what is finished, without waiting.
             confirmed: Keys of answers that have arrived earlier.
+            *after: References that Ray waits for before it makes this call.
 
         Raises:
             SlowSimulatorError: If replays cannot go on, for example as no worker can start.
@@ -127,8 +128,13 @@ class ReplayCoordinator:
         self._handed_over |= {key: self._finished[key].request for key in keys}
         return [self._finished.pop(key) for key in keys]
 
-    async def take(self, confirmed: Iterable[Key] = ()) -> list[ReplayRequest]:
-        """Hand over the requests that nobody works on yet, sorted by key."""
+    async def take(self, confirmed: Iterable[Key] = (), *after: Any) -> list[ReplayRequest]:
+        """Hand over the requests that nobody works on yet, sorted by key.
+
+        Args:
+            confirmed: Keys of requests that have arrived earlier.
+            *after: As in :meth:`gather`.
+        """
         await self._strike_out(confirmed)
         taken = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
         requests = [request for key, request in taken if self._pending.pop(key, None) is not None]

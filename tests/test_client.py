@@ -1,0 +1,62 @@
+"""What was asked for early arrives once, and as it would have arrived later."""
+
+import pytest
+
+from rllib_offset.replay.client import SlowReplay
+from tests.test_coordinator import PAIR, assert_as_by_hand, trajectory
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture(params=[0, 1], ids=["in-process", "one-worker"])
+def client(request):
+    replay = SlowReplay(PAIR, num_workers=request.param, num_cpus_per_worker=0.25)
+    yield replay
+    replay.shutdown()
+
+
+def test_what_was_asked_for_early_is_gathered_once(client):
+    requests = [trajectory(1, 0), trajectory(1, 1)]
+    client.ask(1, [client.coordinator.submit.remote(requests)])
+    client.ask(1)  # is under way already
+    assert_as_by_hand(client.gather(1), requests)
+    assert client.gather(1) == []
+    assert client.outstanding() == []
+
+
+def test_an_iteration_that_is_repeated_gets_what_it_asked_for_as_well(client):
+    client.ask(1, [client.coordinator.submit.remote([trajectory(1, 0)])])
+    client.ask(1, [client.coordinator.submit.remote([trajectory(1, 1)])])
+    assert_as_by_hand(client.gather(1), [trajectory(1, 0), trajectory(1, 1)])
+
+
+def test_another_version_than_was_asked_for_arrives_as_well(client):
+    requests = [trajectory(1, 0), trajectory(2, 0)]
+    client.ask(1, [client.coordinator.submit.remote(requests)])
+    assert_as_by_hand(client.gather(2), requests)
+
+
+def test_what_has_arrived_and_was_not_handed_out_is_outstanding(client):
+    client.ask(1, [client.coordinator.submit.remote([trajectory(1, 0), trajectory(2, 0)])])
+    for _ in range(2):
+        assert {request.key for request in client.outstanding()} >= {(1, 0)}
+    assert_as_by_hand(client.gather(1)[:1], [trajectory(1, 0)])
+    assert (1, 0) not in {request.key for request in client.outstanding()}
+
+
+def test_a_coordinator_that_dies_meanwhile_is_asked_again(tmp_path):
+    import ray
+
+    from rllib_offset.fingerprint import label_location
+
+    client = SlowReplay(
+        PAIR, num_workers=1, num_cpus_per_worker=0.25, labels=label_location(PAIR, str(tmp_path))
+    )
+    try:
+        client.submit([trajectory(1, 0)])
+        client.ask(1)
+        ray.kill(client.coordinator)
+        assert_as_by_hand(client.gather(1), [trajectory(1, 0)])
+        assert client.outstanding() == []
+    finally:
+        client.shutdown()
