@@ -1,6 +1,7 @@
 """The loss of advantage actor-critic, and what PPO's Learner must save to resume exactly.
 
-Advantages, bootstrapping at the time limit and the actor-critic network are RLlib's own.
+The actor-critic network is RLlib's own; so are advantages and bootstrapping at the time limit, of
+which :mod:`rllib_offset.learner_batch` gives the same numbers.
 """
 
 from typing import Any
@@ -17,6 +18,8 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from rllib_offset.learner_batch import CompleteEpisodesPipeline
+
 __all__ = ["A2CTorchLearner", "ResumablePPOTorchLearner"]
 
 
@@ -28,15 +31,16 @@ class A2CTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def build(self) -> None:
+        if self._is_built:
+            return
         super().build()
-        if (
-            self._learner_connector is not None
-            and self.config.add_default_connectors_to_learner_pipeline
-        ):
-            self._learner_connector.prepend(AddOneTsToEpisodesAndTruncate())
-            self._learner_connector.append(
-                GeneralAdvantageEstimation(gamma=self.config.gamma, lambda_=self.config.lambda_)
-            )
+        pipeline: Any = self._learner_connector
+        if pipeline is not None and self.config.add_default_connectors_to_learner_pipeline:
+            decays = {"gamma": self.config.gamma, "lambda_": self.config.lambda_}
+            pipeline.prepend(AddOneTsToEpisodesAndTruncate())
+            pipeline.append(GeneralAdvantageEstimation(**decays))
+            pipeline = CompleteEpisodesPipeline(connectors=pipeline.connectors)
+        self._learner_connector: Any = pipeline
         self._entropy_coeff = Scheduler(
             fixed_value_or_schedule=self.config.entropy_coeff,
             framework=self.framework,

@@ -24,6 +24,7 @@ FLOORS = (
         "estimator",
         "initial_labels",
         "learner",
+        "learner_batch",
         "ledger",
         "pair_check",
         "policy",

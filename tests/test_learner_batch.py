@@ -1,0 +1,114 @@
+"""The short cut from episodes to a batch gives what RLlib's own pieces give."""
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.learner import LearnerConnectorPipeline
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
+
+from rllib_offset import A2CConfig
+from rllib_offset.learner_batch import CompleteEpisodesPipeline, gae_targets
+
+
+@pytest.fixture(params=["Pendulum-v1", "CartPole-v1"])
+def learner(request):
+    import gymnasium as gym
+
+    config = A2CConfig().environment(request.param).debugging(seed=0)
+    with gym.make(request.param) as env:
+        built = config.build_learner(env=env)
+    built.build()  # a second time, which changes nothing
+    built.spaces = env.observation_space, env.action_space
+    return built
+
+
+def episode(spaces, length, *, terminated, seed):
+    obs_space, action_space = spaces
+    rng = np.random.default_rng(seed)
+    obs_space.seed(seed)
+    action_space.seed(seed)
+    return SingleAgentEpisode(
+        observations=np.stack([obs_space.sample() for _ in range(length + 1)]) / 1e3,
+        actions=np.stack([action_space.sample() for _ in range(length)]),
+        rewards=rng.normal(size=length).astype(np.float32),
+        infos=[{}] * (length + 1),
+        extra_model_outputs={
+            "action_logp": rng.normal(size=length).astype(np.float32),
+            "weights_seq_no": np.full(length, 3),
+        },
+        terminated=terminated,
+        truncated=not terminated,
+        observation_space=obs_space,
+        action_space=action_space,
+        t_started=0,
+        len_lookback_buffer=0,
+    )
+
+
+def episodes_of(learner):
+    ends = [(5, False), (1, True), (9, True), (1, False), (3, False)]
+    return [
+        episode(learner.spaces, length, terminated=terminated, seed=seed)
+        for seed, (length, terminated) in enumerate(ends)
+    ]
+
+
+def batch_of(learner, pipeline, episodes):
+    return pipeline(rl_module=learner.module, batch={}, episodes=episodes, shared_data={})
+
+
+def by_rllib(learner, episodes):
+    """What RLlib's pieces make of the episodes, which they also change."""
+    pipeline = LearnerConnectorPipeline(connectors=learner._learner_connector.connectors)
+    return batch_of(learner, pipeline, episodes)
+
+
+def test_a_batch_has_the_bits_of_rllibs_own(learner):
+    expected = by_rllib(learner, episodes_of(learner))["default_policy"]
+    got = batch_of(learner, learner._learner_connector, episodes_of(learner))["default_policy"]
+    assert got.keys() == expected.keys()
+    for name, column in expected.items():
+        assert got[name].dtype == column.dtype
+        assert torch.equal(got[name], column), name
+
+
+def test_episodes_stay_as_they_are(learner):
+    episodes = episodes_of(learner)
+    batch_of(learner, learner._learner_connector, episodes)
+    assert [len(episode) for episode in episodes] == [5, 1, 9, 1, 3]
+
+
+def test_what_it_does_not_serve_goes_through_the_pieces(learner):
+    pipeline = learner._learner_connector
+    assert isinstance(pipeline, CompleteEpisodesPipeline)
+    unfinished, same = episodes_of(learner), episodes_of(learner)
+    unfinished[0].is_truncated = same[0].is_truncated = False
+    expected = by_rllib(learner, same)["default_policy"]
+    got = batch_of(learner, pipeline, unfinished)["default_policy"]
+    assert len(unfinished[0]) == 6  # RLlib's piece adds a step
+    assert torch.equal(got["advantages"], expected["advantages"])
+
+
+def test_a_piece_of_the_users_is_called(learner):
+    class Doubled(ConnectorV2):
+        def __call__(self, *, batch, **kwargs):
+            batch["default_policy"]["advantages"] *= 2
+            return batch
+
+    plain = by_rllib(learner, episodes_of(learner))["default_policy"]["advantages"]
+    learner._learner_connector.append(Doubled())
+    doubled = batch_of(learner, learner._learner_connector, episodes_of(learner))["default_policy"]
+    assert torch.equal(doubled["advantages"], 2 * plain)
+
+
+def test_value_targets_have_the_bits_of_rllibs():
+    rng = np.random.default_rng(0)
+    values, rewards = rng.normal(size=(2, 200)).astype(np.float32)
+    terminated, truncated = rng.random((2, 200)) < 0.1
+    decays = {"gamma": 0.97, "lambda_": 0.9}
+    expected = compute_value_targets(values, rewards, terminated, truncated, *decays.values())
+    np.testing.assert_array_equal(
+        gae_targets(values, rewards, terminated, truncated, **decays), expected
+    )
