@@ -1,12 +1,13 @@
 """From slow replays to a fitted correction, the driver's half of learning.  Knows no Ray."""
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_offset.columns import REWARD, Columns, slice_columns
+from rllib_offset.columns import REWARD, Columns, concat_columns, slice_columns
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
 from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.offset_trainer import FitResult, OffsetTrainer
@@ -15,6 +16,7 @@ from rllib_offset.sampling import label_hashes
 
 __all__ = ["OffsetEstimator"]
 
+_RESULTS_AT_ONCE = 256  # taken in together; bounds the memory of a whole store
 _LABELS_OF_A_RANGE = 5  # fewer slow rewards say little of their range
 
 
@@ -49,7 +51,7 @@ class OffsetEstimator:
         self._reward_range = (np.inf, -np.inf)
         self._num_groups = 0
         self._held = np.zeros(0, np.uint64)  # sorted
-        self._latest_rewards: list[float] = []
+        self._latest_rewards: list[float] = []  # lowest and highest
         self._latest_inside: list[NDArray[np.bool_]] = []
         self._latest_misses: list[NDArray[np.float64]] = []
 
@@ -73,19 +75,29 @@ class OffsetEstimator:
         self._latest_rewards = []
         self._latest_inside = []
         self._latest_misses = []
-        errors = [self._add_one(*rows, result) for result in results if (rows := _valid(result))]
+        errors = []
+        for are_steps, run in groupby(results, lambda result: result.request.kind == "steps"):
+            alike = list(run)
+            for first in range(0, len(alike), _RESULTS_AT_ONCE):
+                part = alike[first : first + _RESULTS_AT_ONCE]
+                errors.append(self._add_alike(part, are_steps=are_steps))
         return np.concatenate(errors) if errors else np.zeros(0)
 
-    def _add_one(self, slow: Columns, fast: Columns, result: ReplayResult) -> NDArray[np.float64]:
-        num_rows = len(slow[REWARD])
-        if result.request.kind == "steps":
-            groups = None  # each row is a group of its own
+    def _add_alike(self, results: list[ReplayResult], *, are_steps: bool) -> NDArray[np.float64]:
+        """Take in single steps, or trajectories, all at once."""
+        pairs = [pair for result in results if (pair := _valid(result))]
+        if not pairs:
+            return np.zeros(0)
+        slow, fast = (concat_columns(list(side)) for side in zip(*pairs, strict=True))
+        groups = None  # each row is a group of its own
+        if are_steps:
             self._held = _merged(
                 self._held, label_hashes(*self.layout.identity(fast, self._reader))
             )
         else:
-            groups = np.full(num_rows, self._num_groups)
-            self._num_groups += 1
+            lengths = [len(part[REWARD]) for part, _ in pairs]
+            groups = np.repeat(self._num_groups + np.arange(len(pairs)), lengths)
+            self._num_groups += len(pairs)
         features = self.layout.features(fast, self._reader)
         offsets = self.layout.offsets(slow, fast)
         predicted = self.trainer.numpy_predictor().predict(features)
@@ -93,9 +105,9 @@ class OffsetEstimator:
         self._latest_inside.append(~self.trainer.is_outside(features, predicted=predicted))
         self.trainer.add(features, offsets, groups, predicted=predicted)
         low, high = self._reward_range
-        rewards = slow[REWARD]
-        self._reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
-        self._latest_rewards += [float(rewards.min()), float(rewards.max())]
+        latest = float(slow[REWARD].min()), float(slow[REWARD].max())
+        self._reward_range = (min(low, latest[0]), max(high, latest[1]))
+        self._latest_rewards += latest
         return errors
 
     def _errors(

@@ -78,14 +78,14 @@ class OffsetTrainer:
     first labels covered a corner only, the ensemble begins again with ``initial_steps`` steps.
 
     **Calibration.** ``|error| <= conformal_scale * max(spread, floor)`` holds for 90 % of the
-    labels never fitted: those held out, and the latest 200 at the time they arrived (split
-    conformal). A row is *outside* of the labelled region where its spread, relative to the scale
-    of each target, exceeds three times the 90th percentile over the labels: the geometric mean of
-    the percentiles over fitted labels, where members agree too well, and over held-out ones,
-    which are few. A single member has no spread: its distance to the nearest fitted label, in
-    standard deviations of the inputs, stands in, and twice the 90th percentile over held-out
-    labels (without these, among the fitted ones) is the limit. Targets that never were anything
-    but zero have no say in flags or coverage.
+    labels never fitted: those held out, and 200 of the latest at the time they arrived, evenly
+    spread over those that arrived together (split conformal). A row is *outside* of the labelled
+    region where its spread, relative to the scale of each target, exceeds three times the 90th
+    percentile over the labels: the geometric mean of the percentiles over fitted labels, where
+    members agree too well, and over held-out ones, which are few. A single member has no spread:
+    its distance to the nearest fitted label, in standard deviations of the inputs, stands in, and
+    twice the 90th percentile over held-out labels (without these, among the fitted ones) is the
+    limit. Targets that never were anything but zero have no say in flags or coverage.
 
     Shapes: ``B`` batch, ``N`` labels of one call, ``D`` inputs, ``K`` targets, ``M`` members.
 
