@@ -1,8 +1,9 @@
 """Environment steps per second of the sampler, against RLlib's own runner and a bare loop.
 
 The bare loop is the limit: policy, environment and, where there is one, predictor, each called
-once per tick on all lanes; nothing is recorded, no episode is built, no seed is set. Everything
-runs on one torch thread. ``of the limit`` compares rounds that alternate.
+once per tick on all lanes as the sampler calls them; nothing is recorded, no episode is built, no
+seed is set, nobody asks how far the members of the predictor agree. Everything runs on one torch
+thread. ``of the limit`` compares rounds that alternate.
 
 Command: python benchmarks/sampler.py [--rounds 5] [--lanes 1 8 32 128 512]
 """
@@ -19,8 +20,6 @@ from measuring import FAST, SLOW, Spread, keep, machine, rounds_of, start_ray
 from pairs import LimitedPointMass
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-from torch import nn
-from torch.distributions import Normal
 
 from rllib_offset import OffsetA2CConfig
 from rllib_offset.correction import OffsetCorrection
@@ -28,6 +27,7 @@ from rllib_offset.env_runner import OffsetBroadcast, OffsetEnvRunner
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import EnvSpec, make_vector_env
 from rllib_offset.pair_facts import probe_pair
+from rllib_offset.policy import SamplingPolicy
 
 EPISODE = 100
 STEPS = 4_000  # per round and sampler, at least one episode on every lane
@@ -70,21 +70,17 @@ def stock(env: EnvSpec, lanes: int) -> Callable[[], Any]:
 def bare_loop(env: EnvSpec, lanes: int, predictor: NumpyPredictor | None) -> Callable[[], None]:
     envs = make_vector_env(env, {}, lanes)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED
-    actor = nn.Sequential(
-        nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4)
-    )
+    runner = OffsetEnvRunner(config=pair_config(env, lanes), worker_index=0, num_workers=0)
+    policy = SamplingPolicy(runner.module)
 
     def loop() -> None:
         for tick in range(_ticks(lanes)):
             if tick % EPISODE == 0:
                 obs, _ = envs.reset(seed=tick)
-            with torch.inference_mode():
-                mean, log_std = actor(torch.from_numpy(obs)).chunk(2, dim=-1)
-                actions = Normal(mean, log_std.exp(), validate_args=False).sample().numpy()
+            actions, _ = policy.act(obs, explore=True)
             obs, *_ = envs.step(actions)
             if predictor is not None:
-                offset, _ = predictor.predict(obs)
-                obs = obs + offset[:, :3]
+                obs = obs + predictor(obs)[:, :3]
 
     return loop
 

@@ -8,7 +8,7 @@ nor episodes.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -34,14 +34,13 @@ from rllib_offset.pair_facts import PairFacts
 
 __all__ = [
     "INPUTS",
-    "OUTSIDE",
     "TARGETS",
     "OffsetCorrection",
     "OffsetLayout",
+    "Predicted",
 ]
 
 INPUTS = (OBS, PREV_OBS, ACTION, STATE, NEXT_STATE, MEASUREMENT, TIME, PREDICTOR_INPUTS)
-OUTSIDE = "outside"  # column: corrections outside of the labelled region
 TARGETS = (OBS, REWARD, STATE, MEASUREMENT)
 
 
@@ -215,6 +214,18 @@ class OffsetLayout:
         return _as_matrix(actions)
 
 
+class Predicted(NamedTuple):
+    """What an ensemble says of some steps: ``N`` steps, ``D`` inputs, ``M`` members, ``K`` targets.
+
+    ``features`` (N, D) is what it was asked, ``members`` (M, N, K) what each member says, less what
+    they have in common, and ``mean`` (N, K) the offset.
+    """
+
+    features: NDArray[np.float32]
+    members: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class OffsetCorrection:
     """The corrected simulator's arithmetic: fast columns in, corrected columns out.
@@ -256,13 +267,12 @@ class OffsetCorrection:
         if self.predictor is None:
             return obs
         if measured is not None and self.layout.corrects_measured_resets:
-            offsets, *_ = self._predict(measured, reader)
-            corrected = measured[MEASUREMENT] + offsets
+            corrected = measured[MEASUREMENT] + self._predict(measured, reader).mean
             return np.asarray(reader.outcomes(measured | {MEASUREMENT: corrected})[OBS])
         if not self.layout.corrects_resets:
             return obs
         time = np.zeros(len(obs), np.float32)
-        offsets, _ = self.predictor.predict(self.layout.features({OBS: obs, TIME: time}))
+        offsets = self.predictor(self.layout.features({OBS: obs, TIME: time}))
         return self._bounded(obs + self.layout.split(offsets)[OBS])
 
     def steps(self, fast: Columns, reader: MeasurementReader = NO_READER) -> Columns:
@@ -273,17 +283,23 @@ class OffsetCorrection:
             reader: What the pair makes of a measurement, where that is what is corrected.
 
         Returns:
-            Columns ``obs``, ``reward``, ``terminated``, in residual mode ``next_state``, the
-            corrected ``measurement``, and ``outside``: which corrections lie outside of the
-            labelled region.
+            Columns ``obs``, ``reward``, ``terminated``, in residual mode ``next_state``, and the
+            corrected ``measurement``.
         """
+        return self.corrected(fast, self.predicted(fast, reader), reader)
+
+    def predicted(self, fast: Columns, reader: MeasurementReader = NO_READER) -> Predicted | None:
+        """Return what the ensemble says of steps; ``None`` without a predictor."""
+        return None if self.predictor is None else self._predict(fast, reader)
+
+    def corrected(
+        self, fast: Columns, predicted: Predicted | None, reader: MeasurementReader = NO_READER
+    ) -> Columns:
+        """Correct steps, as :meth:`steps` does, by what was predicted of them."""
         result = {name: fast[name] for name in (OBS, REWARD, TERMINATED)}
-        if self.predictor is None:
+        if predicted is None:
             return result | ({NEXT_STATE: fast[NEXT_STATE]} if self.layout.resynchronises else {})
-        mean, std, relative = self._predict(fast, reader)
-        offsets = self.layout.split(mean)
-        if self.spread_weights is not None:
-            result[OUTSIDE] = relative > self.flag_threshold
+        offsets = self.layout.split(predicted.mean)
         if MEASUREMENT in offsets and reader.outcome is not None:
             measured = {MEASUREMENT: fast[MEASUREMENT] + offsets[MEASUREMENT]}
             result |= measured | reader.outcomes(fast | measured)
@@ -292,7 +308,9 @@ class OffsetCorrection:
         if REWARD in offsets:
             reward = fast[REWARD] + offsets[REWARD][:, 0]
             if self.pessimism:
-                reward = reward - self.pessimism * self.layout.split(std)[REWARD][:, 0]
+                assert self.predictor is not None
+                spread = self.layout.split(self.predictor.spread_of(predicted.members))
+                reward = reward - self.pessimism * spread[REWARD][:, 0]
             if self.reward_range is not None:
                 lowest, highest = self.reward_range
                 reward = np.minimum(np.maximum(reward, lowest), highest)
@@ -305,31 +323,35 @@ class OffsetCorrection:
         self, fast: Columns, reader: MeasurementReader = NO_READER
     ) -> NDArray[np.float64]:
         """Return the ensemble's spread on steps in units of the targets' scale, ``(N,)``."""
-        if self.predictor is None or self.spread_weights is None:
+        predicted = self.predicted(fast, reader)
+        if predicted is None or self.spread_weights is None:
             return np.zeros(len(fast[REWARD]))
-        return self._predict(fast, reader)[2]
+        return self._relative_spread(predicted.features, predicted.members)
 
-    def _predict(
-        self, fast: Columns, reader: MeasurementReader
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-        """Return mean and spread ``(N, K)``, and the relative spread ``(N,)``.
+    def are_outside(
+        self, features: NDArray[np.float32], members: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Return which steps lie outside of the labelled region, ``(N,)``; see `Predicted`."""
+        return self._relative_spread(features, members) > self.flag_threshold
 
-        What the fast simulator calls invalid is left so.
-        """
+    def _predict(self, fast: Columns, reader: MeasurementReader) -> Predicted:
+        """Predict; what the fast simulator calls invalid is left as it is."""
         assert self.predictor is not None
         features = self.layout.features(fast, reader)
-        mean, std = self.predictor.predict(features)
+        members = self.predictor.members(features)
+        mean = self.predictor.mean_of(members)
         if VALID in fast:
             mean = np.where(fast[VALID].astype(bool)[:, None], mean, np.float32(0))
-        return mean, std, self._relative(features, std)
+        return Predicted(features, members, mean)
 
-    def _relative(
-        self, features: NDArray[np.float32], std: NDArray[np.float32]
+    def _relative_spread(
+        self, features: NDArray[np.float32], members: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         assert self.predictor is not None
         if self.predictor.labelled is not None:  # a single net, which has no spread
             return np.asarray(self.predictor.distance(features), np.float64)
-        return _norm(std if self.spread_weights is None else std * self.spread_weights)
+        spread = self.predictor.spread_of(members)
+        return _norm(spread if self.spread_weights is None else spread * self.spread_weights)
 
     def _bounded(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.obs_low is None or self.obs_high is None:

@@ -20,8 +20,9 @@ from rllib_offset.columns import (
     Columns,
     slice_columns,
 )
-from rllib_offset.correction import OUTSIDE, OffsetCorrection
+from rllib_offset.correction import OffsetCorrection
 from rllib_offset.measurements import MeasurementReader
+from rllib_offset.outside import OutsideCounter
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.sampling import EndPicker, StepPicker, Trajectory, falls_on, share_of
 from rllib_offset.seeded_env_runner import SeededEnvRunner, seeded_torch
@@ -78,6 +79,8 @@ class OffsetEnvRunner(SeededEnvRunner):
     """
 
     offset: OffsetBroadcast | None = None
+    _correction: OffsetCorrection | None = None
+    _records_states = False
 
     @override(SeededEnvRunner)
     def make_env(self) -> None:
@@ -86,12 +89,16 @@ class OffsetEnvRunner(SeededEnvRunner):
         self._acknowledgements: list[ray.ObjectRef[int]] = []
         self._picker = StepPicker.none()
         self._states = np.zeros((self.num_envs, 0))
-        self._num_outside = self._num_seen = 0
+        self._outside = OutsideCounter()
         self._reader = MeasurementReader.of(self.env)
 
     def set_offset(self, offset: OffsetBroadcast) -> int:
         """Take over a broadcast; returns its version."""
         self.offset = offset
+        if self.config.correct:
+            self._correction = offset.correction
+            needs_state = offset.correction.layout.needs_state
+            self._records_states = needs_state or offset.records_states
         return offset.version
 
     @property
@@ -192,7 +199,7 @@ class OffsetEnvRunner(SeededEnvRunner):
     def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
         self._picker = StepPicker.none()
         self._phase = float(rng.random())
-        self._num_outside = self._num_seen = 0
+        self._outside = OutsideCounter()
         self._allowance: int | None = None
         offset = self.offset
         if offset is None or not self.may_ask_for_labels:
@@ -211,26 +218,14 @@ class OffsetEnvRunner(SeededEnvRunner):
 
     @override(SeededEnvRunner)
     def _after_sample(self) -> None:
-        correction = self._correction
-        if correction is not None and correction.predictor is not None and self._num_seen:
-            fraction = self._num_outside / self._num_seen
+        fraction = self._outside.fraction()
+        if fraction is not None:
             self.metrics.log_value(metrics.OUTSIDE_FRACTION, fraction, window=1)
 
     @override(SeededEnvRunner)
     def _end_episode(self, episode: SingleAgentEpisode, trajectory: Trajectory) -> None:
         self._picker.take(trajectory.fast)
         super()._end_episode(episode, trajectory)
-
-    @property
-    def _correction(self) -> OffsetCorrection | None:
-        return self.offset.correction if self.offset is not None and self.config.correct else None
-
-    @property
-    def _records_states(self) -> bool:
-        correction = self._correction
-        if correction is None or self.offset is None:
-            return False
-        return correction.layout.needs_state or self.offset.records_states
 
     @override(SeededEnvRunner)
     def _correct_resets(
@@ -247,10 +242,9 @@ class OffsetEnvRunner(SeededEnvRunner):
     @override(SeededEnvRunner)
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
         self._submit()
-        records_states = self._records_states
-        if records_states or self._picker.wants(running):
+        if self._records_states or self._picker.wants(running):
             self._states = get_simulator_states(self.env)
-        if records_states:
+        if self._records_states:
             fast[STATE] = self._states
 
     @override(SeededEnvRunner)
@@ -267,10 +261,10 @@ class OffsetEnvRunner(SeededEnvRunner):
         correction = self._correction
         if correction is None:
             return fast
-        seen = correction.steps(fast, self._reader)
-        self._num_seen += int(np.count_nonzero(running))  # `sum` costs five times as much
-        if OUTSIDE in seen:
-            self._num_outside += int(np.count_nonzero(seen[OUTSIDE] & running))
+        predicted = correction.predicted(fast, self._reader)
+        seen = correction.corrected(fast, predicted, self._reader)
+        if predicted is not None:
+            self._outside.note(correction, predicted, running)
         if correction.layout.resynchronises and correction.predictor is not None:
             set_simulator_states(self.env, seen[NEXT_STATE], running)
         return seen

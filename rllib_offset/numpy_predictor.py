@@ -71,15 +71,36 @@ class NumpyPredictor:
 
     def __call__(self, inputs: ArrayLike) -> Float32Array:
         """Return the mean offset of the members: ``(B, D) -> (B, K)``, physical units."""
-        return self._mean(self._members(inputs)) + self.output_mean
+        return self.mean_of(self.members(inputs))
 
     def predict(self, inputs: ArrayLike) -> tuple[Float32Array, Float32Array]:
         """Return mean and standard deviation over the members, each ``(B, K)``."""
-        members = self._members(inputs)
-        mean = self._mean(members)
-        members -= mean
-        members *= members
-        return mean + self.output_mean, np.sqrt(self._mean(members))
+        members = self.members(inputs)
+        return self.mean_of(members), self.spread_of(members)
+
+    def members(self, inputs: ArrayLike) -> Float32Array:
+        """Predict with every member, less the common ``output_mean``: ``(B, D) -> (M, B, K)``."""
+        x = np.asarray(inputs, np.float32)
+        if x.ndim != 2 or x.shape[1] != self.input_dim:
+            raise ValueError(f"`inputs` must be (B, {self.input_dim}), got {x.shape}; reshape them")
+        x = self._normalized(x)
+        if len(x) <= _CHUNK_ROWS:
+            return self._network(x)
+        starts = range(0, len(x), _CHUNK_ROWS)
+        return np.concatenate([self._network(x[i : i + _CHUNK_ROWS]) for i in starts], axis=1)
+
+    def mean_of(self, members: Float32Array) -> Float32Array:
+        """Return the mean of what :meth:`members` gave: ``(M, B, K) -> (B, K)``."""
+        mean = self._average(members)
+        mean += self.output_mean
+        return mean
+
+    def spread_of(self, members: Float32Array) -> Float32Array:
+        """Return the standard deviation of what :meth:`members` gave: ``(M, B, K) -> (B, K)``."""
+        deviations = members - self._average(members)
+        deviations *= deviations
+        variance = self._average(deviations)
+        return np.sqrt(variance, out=variance)
 
     def distance(self, inputs: ArrayLike, *, to_another: bool = False) -> Float32Array:
         """Return the distance to the nearest label in standard deviations: ``(B, D) -> (B,)``.
@@ -104,17 +125,6 @@ class NumpyPredictor:
         other.output_mean = self.output_mean + np.asarray(offsets, np.float32)
         return other
 
-    def _members(self, inputs: ArrayLike) -> Float32Array:
-        """Predict with every member, less the common output mean: ``(M, B, K)``."""
-        x = np.asarray(inputs, np.float32)
-        if x.ndim != 2 or x.shape[1] != self.input_dim:
-            raise ValueError(f"`inputs` must be (B, {self.input_dim}), got {x.shape}; reshape them")
-        x = self._normalized(x)
-        if len(x) <= _CHUNK_ROWS:
-            return self._network(x)
-        starts = range(0, len(x), _CHUNK_ROWS)
-        return np.concatenate([self._network(x[i : i + _CHUNK_ROWS]) for i in starts], axis=1)
-
     def _network(self, x: Float32Array) -> Float32Array:
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = np.matmul(x, weight)  # all members at once; a (B, D) input is shared by them
@@ -124,7 +134,7 @@ class NumpyPredictor:
         x += self.biases[-1]
         return x
 
-    def _mean(self, members: Float32Array) -> Float32Array:
+    def _average(self, members: Float32Array) -> Float32Array:
         total: Float32Array = np.add.reduce(members, axis=0)  # `mean` costs twice as much here
         total *= np.float32(1 / self.ensemble_size)
         return total

@@ -202,6 +202,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         recorder = Recorder(lanes, self._horizon or 128)
         running = np.zeros(lanes, bool)
         started_at, seed_of, ordinal_of = (np.zeros(lanes, np.int64) for _ in range(3))
+        times = np.zeros(lanes, np.float32)
         obs: NDArray[Any] = np.zeros(
             (lanes, spaces.flatdim(env.single_observation_space)), np.float32
         )
@@ -216,7 +217,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 starting = np.flatnonzero(~running)[:wanted]
                 seed_of[starting] = [next(seeds) for _ in starting]
                 ordinal_of[starting] = num_started + np.arange(starting.size)
-                started_at[starting] = tick
+                started_at[starting], times[starting] = tick, 0
                 num_started += starting.size
                 num_running += starting.size
                 running[starting] = True
@@ -229,11 +230,8 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             if not num_running:
                 return
             actions, env_actions, outputs = self._act(obs, explore, random_actions)
-            fast: Columns = {
-                PREV_OBS: fast_obs,
-                ACTION: env_actions,
-                TIME: (tick + 1 - started_at).astype(np.float32),
-            }
+            times += 1
+            fast: Columns = {PREV_OBS: fast_obs, ACTION: env_actions, TIME: times}
             self._before_step(fast, running)
             if isinstance(env, LaneVectorEnv):
                 env.keep_running(running)
@@ -251,8 +249,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             tick += 1
             obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
             ended = running & (seen[TERMINATED] | truncated)
-            lanes_ended = np.flatnonzero(ended)
-            if lanes_ended.size:
+            if np.count_nonzero(ended):  # `any` costs ten times as much
                 yield [
                     recorder.trajectory(
                         lane=int(lane),
@@ -262,7 +259,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                         terminated=bool(seen[TERMINATED][lane]),
                         truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
                     )
-                    for lane in lanes_ended
+                    for lane in np.flatnonzero(ended)
                 ]
                 running &= ~ended
                 num_running = int(running.sum())

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from rllib_offset import OffsetA2CConfig
 from rllib_offset.correction import OffsetCorrection
 from rllib_offset.env_runner import OffsetBroadcast, OffsetEnvRunner
+from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import LaneVectorEnv
 from rllib_offset.pair_facts import probe_pair
 from rllib_offset.replay.requests import ReplayRequest
@@ -371,8 +372,9 @@ def test_an_episode_ends_where_the_corrected_measurement_says_so(bias):
     config = configured(Measured, {"length": 30})
     config.offset(inputs=("time",), targets=("measurement",))
     layout = config.offset_estimator(probe_pair(config.pair())).layout
-    always_bias: Any = SimpleNamespace(
-        predict=lambda x: (np.full((len(x), 1), bias), np.zeros((len(x), 1))), labelled=None
+    nothing = [np.zeros((2, 1, 1))]
+    always_bias = NumpyPredictor(
+        nothing, nothing, input_mean=[0], input_std=[1], output_mean=[bias], output_scale=[1]
     )
     runner = make_runner(config)
     runner.set_offset(OffsetBroadcast(version=1, correction=OffsetCorrection(layout, always_bias)))

@@ -16,7 +16,7 @@ FLOORS = (
     | {"fingerprint", "label_index", "measurements", "results", "segment_reader", "store_report"}
     | {"tables"},
     {"corrected_env", "correction", "ensemble_fit", "fidelity", "offset_trainer", "predictor"}
-    | {"figures", "sampling", "timing_figures"},
+    | {"figures", "outside", "sampling", "timing_figures"},
     {
         "batch_time",
         "env_runner",

@@ -123,8 +123,9 @@ class PointMassModel:
     def move(self, positions: Floats, actions: ArrayLike) -> Floats:
         """Return the positions after one step, each ``(..., 2)``."""
         pushes = _within_square(np.asarray(actions, np.float64))
+        along_x, along_y, drift = self._steering
         # products and a sum of two, not `@`: any batch shape gives the same bits
-        moves = (self._steering * pushes[..., None, :]).sum(axis=-1) + self.drift
+        moves = pushes[..., :1] * along_x + pushes[..., 1:] * along_y + drift
         return _within_square(positions + moves)
 
     def observe(self, positions: Floats, rewards: Floats) -> Observation:
@@ -135,10 +136,13 @@ class PointMassModel:
         return observations
 
     @cached_property
-    def _steering(self) -> Floats:
+    def _steering(self) -> tuple[Floats, Floats, Floats]:
+        """Where a push along x, one along y, and none move the point, each ``(2,)``."""
         angle = math.radians(self.rotation_deg)
         cos, sin = math.cos(angle), math.sin(angle)
-        return MAX_STEP * self.gain * np.array([[cos, -sin], [sin, cos]])
+        scale = MAX_STEP * self.gain
+        along_x, along_y = scale * np.array([cos, sin]), scale * np.array([-sin, cos])
+        return along_x, along_y, np.array(self.drift, np.float64)
 
 
 class PointMassEnv(gym.Env[Observation, NDArray[np.float32]]):

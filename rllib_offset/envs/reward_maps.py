@@ -11,7 +11,7 @@ reset, in every process and for any number of lanes.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -96,7 +96,11 @@ class RewardOffset:
 
     def __call__(self, positions: Floats) -> Floats:
         """Return the base reward at the shifted positions: ``(..., 2) -> (...)``."""
-        return self.base(np.minimum(np.maximum(positions - self.shift, -1.0), 1.0))
+        return self.base(np.minimum(np.maximum(positions - self._shift, -1.0), 1.0))
+
+    @cached_property
+    def _shift(self) -> Floats:
+        return np.array(self.shift)  # a tuple would be turned into an array in every call
 
 
 @dataclass(frozen=True)
