@@ -67,7 +67,7 @@ class SlowReplay:
         self._taken: list[ReplayRequest] = []  # to be replayed here
         self._done: list[ReplayResult] = []  # replayed here or arrived, and not handed out yet
         self._asked: tuple[int | None, ray.ObjectRef[list[Any]]] | None = None  # and not heard yet
-        self._after: list[ray.ObjectRef[Any]] = []  # what was asked goes first
+        self._after: list[ray.ObjectRef[Any]] = []  # answers that it waits for
         self._received: list[Key] = []  # and not confirmed yet
         self._unstored: list[ReplayResult] = []
         self._num_restarts = 0  # since the last answer
@@ -105,7 +105,7 @@ class SlowReplay:
             method, args = self._question(up_to)
             self._receive(self._call(method, *args))
         self._replay_taken()
-        results, self._done = self._done, []
+        results, self._done = sorted(self._done, key=lambda result: result.request.key), []
         return self._all_stored(results)
 
     def outstanding(self) -> list[ReplayRequest]:
