@@ -5,6 +5,7 @@ NumPy only; the environment runners drive it.
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -26,6 +27,7 @@ from rllib_offset.measurements import NO_READER, MeasurementReader
 
 __all__ = [
     "EndPicker",
+    "Lanes",
     "Recorder",
     "StepPicker",
     "Trajectory",
@@ -53,6 +55,52 @@ class Trajectory:
     terminated: bool
     truncated: bool
     fast: Columns
+
+
+class Lanes:
+    """Which lanes run, and which episode each of them is in; ``N`` lanes.
+
+    Attributes:
+        running: Which have an episode that has not ended, ``(N,)``.
+        num_running: How many these are.
+        num_started: Episodes started so far.
+        seeds: Seed of the latest episode of each lane, ``(N,)``.
+        times: Steps into that episode, ``(N,)``; whoever steps the lanes counts.
+    """
+
+    def __init__(self, num_lanes: int) -> None:
+        self.running = np.zeros(num_lanes, bool)
+        self.num_running = self.num_started = 0
+        self.seeds = np.zeros(num_lanes, np.int64)
+        self.times = np.zeros(num_lanes, np.float32)
+        self._ordinals, self._started_at = (np.zeros(num_lanes, np.int64) for _ in range(2))
+
+    def start(self, at_most: int, tick: int, seeds: Iterator[int]) -> NDArray[np.bool_]:
+        """Start episodes on resting lanes; returns on which, ``(N,)``."""
+        lanes = np.flatnonzero(~self.running)[:at_most]
+        self.seeds[lanes] = [next(seeds) for _ in lanes]
+        self._ordinals[lanes] = self.num_started + np.arange(lanes.size)
+        self._started_at[lanes], self.times[lanes] = tick, 0
+        self.running[lanes] = True
+        self.num_started += lanes.size
+        self.num_running += lanes.size
+        starting = np.zeros_like(self.running)
+        starting[lanes] = True
+        return starting
+
+    def end(self, ended: NDArray[np.bool_], tick: int) -> list[dict[str, Any]]:
+        """Let lanes rest; returns what is known of their episodes, as a trajectory names it."""
+        self.running &= ~ended
+        self.num_running = int(np.count_nonzero(self.running))
+        return [
+            {
+                "lane": lane,
+                "steps": slice(int(self._started_at[lane]), tick),
+                "seed": int(self.seeds[lane]),
+                "ordinal": int(self._ordinals[lane]),
+            }
+            for lane in np.flatnonzero(ended).tolist()
+        ]
 
 
 class Recorder:

@@ -40,7 +40,7 @@ from rllib_offset.columns import (
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
 from rllib_offset.policy import SamplingPolicy, env_actions_of
 from rllib_offset.predictor import torch_threads
-from rllib_offset.sampling import Recorder, Trajectory
+from rllib_offset.sampling import Lanes, Recorder, Trajectory
 
 __all__ = [
     "EVALUATION_SEED",
@@ -198,71 +198,56 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         random_actions: bool = False,
     ) -> Iterator[list[Trajectory]]:
         """Run episodes until enough have been started; yield those that ended at the same tick."""
-        env, lanes = self.env, self.num_envs
-        recorder = Recorder(lanes, self._horizon or 128)
-        running = np.zeros(lanes, bool)
-        started_at, seed_of, ordinal_of = (np.zeros(lanes, np.int64) for _ in range(3))
-        times = np.zeros(lanes, np.float32)
-        obs: NDArray[Any] = np.zeros(
-            (lanes, spaces.flatdim(env.single_observation_space)), np.float32
-        )
-        fast_obs = obs.copy()
-        num_running = num_started = num_steps = tick = 0
+        env, lanes = self.env, Lanes(self.num_envs)
+        recorder = Recorder(self.num_envs, self._horizon or 128)
+        width = spaces.flatdim(env.single_observation_space)
+        obs: NDArray[Any] = np.zeros((self.num_envs, width), np.float32)
+        fast_obs, num_steps, tick = obs.copy(), 0, 0
         while True:
             if num_episodes is not None:
-                wanted = num_episodes - num_started
+                wanted = num_episodes - lanes.num_started
             else:
-                wanted = lanes if num_steps < (num_timesteps or 0) else 0
-            if wanted and num_running < lanes:
-                starting = np.flatnonzero(~running)[:wanted]
-                seed_of[starting] = [next(seeds) for _ in starting]
-                ordinal_of[starting] = num_started + np.arange(starting.size)
-                started_at[starting], times[starting] = tick, 0
-                num_started += starting.size
-                num_running += starting.size
-                running[starting] = True
-                mask = np.zeros(lanes, bool)
-                mask[starting] = True
-                resets, infos = env.reset(seed=seed_of.tolist(), options={"reset_mask": mask})
-                fast_obs[starting] = resets[starting]
-                measured = slice_columns(_measured(infos), starting)
-                obs[starting] = self._correct_resets(fast_obs[starting], measured, starting)
-            if not num_running:
+                wanted = self.num_envs if num_steps < (num_timesteps or 0) else 0
+            if wanted and lanes.num_running < self.num_envs:
+                starting = lanes.start(wanted, tick, seeds)
+                where = np.flatnonzero(starting)
+                resets, infos = env.reset(
+                    seed=lanes.seeds.tolist(), options={"reset_mask": starting}
+                )
+                fast_obs[where] = resets[where]
+                measured = slice_columns(_measured(infos), where)
+                obs[where] = self._correct_resets(fast_obs[where], measured, where)
+            if not lanes.num_running:
                 return
             actions, env_actions, outputs = self._act(obs, explore, random_actions)
-            times += 1
-            fast: Columns = {PREV_OBS: fast_obs, ACTION: env_actions, TIME: times}
-            self._before_step(fast, running)
+            lanes.times += 1
+            fast: Columns = {PREV_OBS: fast_obs, ACTION: env_actions, TIME: lanes.times}
+            self._before_step(fast, lanes.running)
             if isinstance(env, LaneVectorEnv):
-                env.keep_running(running)
+                env.keep_running(lanes.running)
             raw_obs, rewards, terminated, truncated, infos = env.step(env_actions)
             fast |= {OBS: raw_obs, REWARD: rewards.astype(np.float32), TERMINATED: terminated}
             fast |= _measured(infos)
-            seen = self._correct_steps(fast, running)
+            seen = self._correct_steps(fast, lanes.running)
             recorder.put(
                 tick,
                 fast=fast,
                 seen={PREV_OBS: obs, OBS: seen[OBS], REWARD: seen[REWARD], ACTION: actions},
                 outputs=outputs,
             )
-            num_steps += num_running
+            num_steps += lanes.num_running
             tick += 1
             obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
-            ended = running & (seen[TERMINATED] | truncated)
+            ended = lanes.running & (seen[TERMINATED] | truncated)
             if np.count_nonzero(ended):  # `any` costs ten times as much
                 yield [
                     recorder.trajectory(
-                        lane=int(lane),
-                        steps=slice(int(started_at[lane]), tick),
-                        seed=int(seed_of[lane]),
-                        ordinal=int(ordinal_of[lane]),
-                        terminated=bool(seen[TERMINATED][lane]),
-                        truncated=bool(truncated[lane]) and not bool(seen[TERMINATED][lane]),
+                        terminated=bool(seen[TERMINATED][episode["lane"]]),
+                        truncated=not seen[TERMINATED][episode["lane"]],
+                        **episode,
                     )
-                    for lane in np.flatnonzero(ended)
+                    for episode in lanes.end(ended, tick)
                 ]
-                running &= ~ended
-                num_running = int(running.sum())
 
     def _act(
         self, obs: NDArray[np.float32], explore: bool, random_actions: bool

@@ -7,11 +7,28 @@ from hypothesis import strategies as st
 
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
 from rllib_offset.env_runner import falls_on
-from rllib_offset.sampling import EndPicker, Recorder, StepPicker, label_hashes, share_of
+from rllib_offset.sampling import EndPicker, Lanes, Recorder, StepPicker, label_hashes, share_of
 from tests.envs import ACTION_SPACES
 
 LAYOUT = OffsetLayout(("obs",), ("reward",), 1, ACTION_SPACES["box"])
 NOTHING_LEARNED = OffsetCorrection(LAYOUT)
+
+
+def test_a_lane_whose_episode_has_ended_rests_until_another_starts():
+    lanes, seeds = Lanes(3), iter(range(10, 20))
+    np.testing.assert_array_equal(lanes.start(2, tick=0, seeds=seeds), [True, True, False])
+    lanes.times += 1
+    ended = np.array([True, False, False])
+    assert lanes.end(ended, tick=1) == [
+        {"lane": 0, "steps": slice(0, 1), "seed": 10, "ordinal": 0},
+    ]
+    assert (lanes.num_running, lanes.num_started) == (1, 2)
+    np.testing.assert_array_equal(lanes.start(5, tick=1, seeds=seeds), [True, False, True])
+    lanes.times += 1
+    np.testing.assert_array_equal(lanes.times, [1, 2, 1])
+    np.testing.assert_array_equal(lanes.seeds, [12, 11, 13])
+    assert [episode["ordinal"] for episode in lanes.end(lanes.running.copy(), tick=2)] == [2, 1, 3]
+    assert (lanes.num_running, lanes.num_started) == (0, 4)
 
 
 def test_a_trajectory_is_the_steps_of_one_lane():
