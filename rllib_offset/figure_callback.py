@@ -71,8 +71,9 @@ def save_agent_view(algorithm: Any, checkpoint_dir: str | Path) -> None:
     (Path(checkpoint_dir) / FIGURE_NAME).write_bytes(png)
     storage = getattr(algorithm, "_storage", None)
     if storage is not None and storage.trial_dir_name is not None:
-        path = f"{storage.trial_fs_path}/{FIGURE_NAME}"
-        with storage.storage_filesystem.open_output_stream(path) as file:
+        folder, filesystem = storage.trial_fs_path, storage.storage_filesystem
+        filesystem.create_dir(folder, recursive=True)  # a short run may be ahead of Tune's own
+        with filesystem.open_output_stream(f"{folder}/{FIGURE_NAME}") as file:
             file.write(png)
 
 

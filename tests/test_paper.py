@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,3 +174,26 @@ def test_pictures_of_a_live_algorithm_stay_out_of_text_files(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {AGENT_VIEW_NAME, "trajectories.png"}
     finally:
         algorithm.stop()
+
+
+def test_a_picture_is_saved_before_tune_has_made_the_trials_folder(tmp_path, monkeypatch):
+    from pyarrow.fs import LocalFileSystem
+
+    from rllib_offset import figure_callback
+    from rllib_offset.rollouts import AgentView
+
+    reward_map = np.zeros((5, 5))
+    seen = AgentView(
+        paths=np.zeros((1, 3, 2)),
+        trained_map=reward_map,
+        slow_map=reward_map,
+        target=np.zeros(2),
+    )
+    monkeypatch.setattr(figure_callback, "view_of_algorithm", lambda _: seen)
+    folder = tmp_path / "results" / "trial"
+    storage = SimpleNamespace(
+        storage_filesystem=LocalFileSystem(), trial_fs_path=str(folder), trial_dir_name="trial"
+    )
+    figure_callback.save_agent_view(SimpleNamespace(_storage=storage), tmp_path)
+    pictures = [path / "trajectories.png" for path in (folder, tmp_path)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
