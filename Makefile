@@ -14,7 +14,7 @@ help:
 	@echo "make test      all tests but the nightly ones (pytest -m 'slow or learning')"
 	@echo "make lint      ruff check, ruff format --check, mypy --strict"
 	@echo "make docs      build/site: tutorial, how-to, reference; opens without a network"
-	@echo "make paper     the paper's experiments, 5 seeds, 20 to 30 minutes on 2 cores; writes docs/paper.html"
+	@echo "make paper     the paper's experiments, 5 seeds, 15 to 30 minutes on 2 cores; writes docs/paper.html"
 	@echo "make bench     short forms of the speed benchmarks, about 4 minutes; docs/performance.md"
 
 install: $(INSTALLED)
