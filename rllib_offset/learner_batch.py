@@ -35,9 +35,10 @@ from ray.rllib.utils.metrics import (
     LEARNER_CONNECTOR_SUM_EPISODES_LENGTH_IN,
     LEARNER_CONNECTOR_SUM_EPISODES_LENGTH_OUT,
 )
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
-__all__ = ["CompleteEpisodesPipeline", "gae_targets"]
+__all__ = ["CompleteEpisodesPipeline"]
 
 _TIMER = (ALL_MODULES, LEARNER_CONNECTOR, CONNECTOR_PIPELINE_TIMER)
 _SUMS_OF_LENGTHS = (
@@ -94,7 +95,7 @@ class CompleteEpisodesPipeline(LearnerConnectorPipeline):
         tensors = convert_to_torch_tensor(columns, device=device)
         with torch.no_grad():
             values = module.compute_values(tensors).cpu().numpy()
-        targets = gae_targets(
+        targets = compute_value_targets(
             values,
             columns[Columns.REWARDS],
             columns[Columns.TERMINATEDS],
@@ -166,37 +167,3 @@ def _columns(episodes: list[SingleAgentEpisode]) -> dict[str, NDArray[Any]]:
             for name in outputs
         },
     }
-
-
-def gae_targets(
-    values: NDArray[np.float32],
-    rewards: NDArray[np.float32],
-    terminated: NDArray[np.bool_],
-    truncated: NDArray[np.bool_],
-    *,
-    gamma: float,
-    lambda_: float,
-) -> NDArray[np.float32]:
-    """Return what the value function is to learn, by generalized advantage estimation: ``(N,)``.
-
-    The bits are those of RLlib's ``compute_value_targets``, which goes through arrays one number at
-    a time.  Source: arXiv:1506.02438.
-
-    Args:
-        values: Of the steps of all episodes, one after the other, and of a row behind each of them.
-        rewards: ``(N,)``.
-        terminated: Steps after which no value counts.
-        truncated: Steps after which the episode was cut off.
-        gamma: Discount factor.
-        lambda_: Decay.
-    """
-    goes_on = 1.0 - terminated
-    passes = gamma * lambda_ * (goes_on * (1.0 - truncated))
-    residuals = rewards + gamma * goes_on * np.append(values[1:], 0.0) - values
-    advantage, advantages = 0.0, []
-    for residual, share in zip(
-        reversed(residuals.tolist()), reversed(passes.tolist()), strict=True
-    ):
-        advantage = residual + share * advantage
-        advantages.append(advantage)
-    return np.array(advantages[::-1], np.float32) + values

@@ -6,10 +6,9 @@ import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
 from rllib_offset import A2CConfig
-from rllib_offset.learner_batch import CompleteEpisodesPipeline, gae_targets
+from rllib_offset.learner_batch import CompleteEpisodesPipeline
 
 
 @pytest.fixture(params=["Pendulum-v1", "CartPole-v1"])
@@ -101,14 +100,3 @@ def test_a_piece_of_the_users_is_called(learner):
     learner._learner_connector.append(Doubled())
     doubled = batch_of(learner, learner._learner_connector, episodes_of(learner))["default_policy"]
     assert torch.equal(doubled["advantages"], 2 * plain)
-
-
-def test_value_targets_have_the_bits_of_rllibs():
-    rng = np.random.default_rng(0)
-    values, rewards = rng.normal(size=(2, 200)).astype(np.float32)
-    terminated, truncated = rng.random((2, 200)) < 0.1
-    decays = {"gamma": 0.97, "lambda_": 0.9}
-    expected = compute_value_targets(values, rewards, terminated, truncated, *decays.values())
-    np.testing.assert_array_equal(
-        gae_targets(values, rewards, terminated, truncated, **decays), expected
-    )
