@@ -83,7 +83,8 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
     """Configuration of :class:`A2C`.
 
     Defaults are those of the paper's experiment: batches of 1000 steps from 10 environments side by
-    side.  Besides, the spread of exploration has a bound, ``log_std_clip_param`` of the model.  With ``wait_for_cpus`` it waits for CPUs that a growing cluster does not have yet.
+    side.  Besides, the spread of exploration is bounded (``log_std_clip_param`` of the model).
+    With ``wait_for_cpus`` it waits for CPUs that a growing cluster does not have yet.
 
     Example:
         >>> config = A2CConfig().environment("CartPole-v1").training(lr=1e-3, lambda_=0.9)

@@ -225,12 +225,11 @@ def env_actions_of(space: spaces.Space[Any], *, is_normalized: bool, is_clipped:
     if not isinstance(space, spaces.Box):
         return lambda actions: np.asarray(actions, space.dtype)
     if is_normalized and space.dtype == np.float32 and space.is_bounded():
-        low, high, width = space.low, space.high, space.high - space.low
+        low, high, half_width = space.low, space.high, (space.high - space.low) / 2
 
         def unsquashed(actions: NDArray[Any]) -> Any:
             scaled = actions + 1.0
-            scaled *= width
-            scaled /= 2.0
+            scaled *= half_width
             scaled += low
             np.maximum(scaled, low, out=scaled)
             return np.minimum(scaled, high, out=scaled)  # `clip` costs four times as much

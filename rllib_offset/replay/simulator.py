@@ -21,6 +21,7 @@ from rllib_offset.columns import (
     VALID,
 )
 from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.replay.termination import termination
 from rllib_offset.simulator_state import (
     can_get_simulator_state,
     can_set_simulator_state,
@@ -39,10 +40,25 @@ _was_reset: WeakSet[AnyEnv] = WeakSet()  # environments that have been reset in 
 
 
 class Simulator:
-    """An environment whose steps are timed, counted and turned into rows."""
+    """An environment whose steps are timed, counted and turned into rows.
 
-    def __init__(self, name: str, env: AnyEnv, step_timeout_s: float | None = None) -> None:
+    Args:
+        name: Of the simulator, in errors.
+        env: The environment.
+        step_timeout_s: End this process if a step takes longer; None waits for ever.
+        is_ended_at_once: Whether a SIGTERM may end a call; otherwise it waits until it is noted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        env: AnyEnv,
+        step_timeout_s: float | None = None,
+        *,
+        is_ended_at_once: bool = False,
+    ) -> None:
         self.name, self.env = name, env
+        self._is_ended_at_once = is_ended_at_once
         self.step_timeout_s = step_timeout_s
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self.time_s, self.num_steps = 0.0, 0
@@ -95,8 +111,11 @@ class Simulator:
         start_s = time.perf_counter()
         try:
             with self.blame:
+                if self._is_ended_at_once:
+                    termination.let_through()
                 return function(*args, **kwargs)
         finally:
+            termination.hold_back()
             self.time_s += time.perf_counter() - start_s
 
 
@@ -113,6 +132,8 @@ class _Blame:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, SystemExit) and termination.has_come:
+            return
         if isinstance(error, Exception | SystemExit):
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise SlowSimulatorError(f"the {self._name} simulator raised {what}") from error

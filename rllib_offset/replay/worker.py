@@ -4,6 +4,7 @@ Neither torch nor Ray is imported here: a process that replays starts as fast as
 """
 
 import logging
+import math
 import os
 import random
 import zlib
@@ -32,6 +33,7 @@ from rllib_offset.pair import EnvPair
 from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 from rllib_offset.replay.simulator import Row, Simulator, check_like
+from rllib_offset.replay.termination import termination
 from rllib_offset.store import StoreLocation
 from rllib_offset.tables import to_table
 
@@ -93,7 +95,8 @@ class ReplayWorker:
         writer = None
         if self._labels is not None:
             writer = LabelWriter(self._labels, run=run, purchase=purchase)
-        result = replay(request, self._slow, self._fast, writer, self._step_timeout_s)
+        with termination.held_back():
+            result = replay(request, self._slow, self._fast, writer, self._step_timeout_s)
         self._num_failures = 0 if result.error is None else self._num_failures + 1
         return result
 
@@ -137,12 +140,16 @@ def replay(
     Raises:
         ValueError: If the pair does not offer what this kind of replay needs.
     """
-    slow = Simulator("slow", slow_env, step_timeout_s)
+    slow = Simulator("slow", slow_env, step_timeout_s, is_ended_at_once=True)
     fast = None if fast_env is None else Simulator("fast", fast_env)
     log = _Log(request, slow, writer, on_error)
     with nullcontext() if writer is None else writer.attempting(request):
-        with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
-            _KINDS[request.kind](request, slow, fast, log)
+        try:
+            with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
+                _KINDS[request.kind](request, slow, fast, log)
+        except (SystemExit, KeyboardInterrupt):  # this process ends
+            log.leave()
+            raise
         return log.close()
 
 
@@ -197,10 +204,8 @@ class _Log:
         self._is_end = is_end
         if self._writer is None:
             return
-        num_rows, seconds = self._noted
-        if self._writer.is_noted(self._simulator.time_s - seconds):
-            self._noted = self._so_far
-            self._writer.note(self._result(num_rows), self._noted[1] - seconds, is_end=is_end)
+        if self._writer.is_noted(self._simulator.time_s - self._noted[1]):
+            self._note(self._writer)
         if self._writer.is_due(self._simulator.time_s - self._written[1]):
             self._write(self._writer)
 
@@ -212,9 +217,20 @@ class _Log:
             self._write(self._writer)
         return self._writer.signed(self._result(0))
 
+    def leave(self) -> None:
+        """Note what is left, for whoever comes after this process."""
+        is_left = self._noted[0] < len(self.index)
+        if self._writer is not None and is_left and self._writer.is_noted(math.inf):
+            self._note(self._writer)
+
     @property
     def _so_far(self) -> tuple[int, float]:
         return len(self.index), self._simulator.time_s
+
+    def _note(self, writer: LabelWriter) -> None:
+        num_rows, seconds = self._noted
+        self._noted = self._so_far
+        writer.note(self._result(num_rows), self._noted[1] - seconds, is_end=self._is_end)
 
     def _write(self, writer: LabelWriter) -> None:
         num_rows, seconds = self._written
