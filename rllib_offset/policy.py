@@ -191,7 +191,7 @@ def _in_numpy(layers: list[nn.Module]) -> tuple[list[NumpyLayer], int]:
 
 
 def _one_in_numpy(layer: nn.Module) -> NumpyLayer | None:
-    if type(layer) is nn.Linear and layer.bias is not None:
+    if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.bias is not None:
         weight = layer.weight.detach().numpy().T
         return partial(_affine, weight=weight, bias=layer.bias.detach().numpy())
     if type(layer) is nn.Tanh:
