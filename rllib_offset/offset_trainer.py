@@ -3,34 +3,33 @@
 Knows nothing of Ray, environments or episodes: arrays in, arrays out.
 """
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rllib_offset.conformal import ConformalIntervals
 from rllib_offset.ensemble_fit import EnsembleFit
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.paired_data import PairedBuffer
 from rllib_offset.predictor import OffsetPredictor, torch_threads
+from rllib_offset.row_statistics import evenly, mean_std, nan_mean
+from rllib_offset.state_file import read_state, write_state
 
 __all__ = ["FitResult", "OffsetTrainer"]
 
-_CONFIDENCE = 0.9  # of the calibrated intervals
 _SPREAD_FLOOR = 1e-2  # of a target's scale: members that agree exactly are not exactly right
 _FLAG_PERCENTILE, _FLAG_MARGIN = 90.0, 3.0  # measured on the half square: see tests
 _DISTANCE_MARGIN = 2.0  # of a single member; likewise
-_RECENT_ERRORS = 200  # errors on fresh labels that the calibration remembers
 _MAX_HOLDOUT_ROWS = 1000  # newest, for the calibration and `holdout_mae`
 _MAX_SPREAD_ROWS = 512  # evenly over the labels, for the flag threshold
-_MAX_STATISTICS_ROWS = 100_000  # evenly over the labels, for the normalisation
 _STATISTICS_GROWTH = 1.1  # the normalisation follows when there are 10 % more labels
 _RESTART_RATIO = 4.0  # a normalisation that was this far off served badly: begin again
 _MINIBATCHES_AT_ONCE = 32  # drawn together; bounds the memory of a long fit
@@ -40,7 +39,6 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Prediction = tuple[Float32Array, Float32Array]  # mean and spread, each (B, K)
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class OffsetTrainer:
     function stays what it was. Where it was wrong by more than a factor of 4, e.g. since the
     first labels covered a corner only, the ensemble begins again with ``initial_steps`` steps.
 
-    **Calibration.** ``|error| <= conformal_scale * max(spread, floor)`` holds for 90 % of the
+    **Calibration.** ``|error| <= intervals.scale * max(spread, floor)`` holds for 90 % of the
     labels never fitted: those held out, and 200 of the latest at the time they arrived, evenly
     spread over those that arrived together (split conformal). A row is *outside* of the labelled
     region where its spread, relative to the scale of each target, exceeds three times the 90th
@@ -167,8 +165,7 @@ class OffsetTrainer:
         self._normalized_at = 0  # `buffer.num_added` when the normalisation was last computed
         self._input_varies = np.zeros(input_dim, np.bool_)
         self._target_is_active = np.zeros(output_dim, np.bool_)  # was ever anything but zero
-        self._forget_recent_errors()
-        self.conformal_scale: Float64Array = np.full(output_dim, np.nan)
+        self.intervals = ConformalIntervals(output_dim)
         self.flag_threshold = math.nan
 
     @property
@@ -201,8 +198,9 @@ class OffsetTrainer:
             return np.full(self.buffer.output_dim, np.nan)
         mean, spread = predicted or self._numpy.predict(inputs)
         error = np.abs(np.asarray(offsets, np.float32) - mean)
-        self._record(error / self._at_least_floor(spread), held_out)
-        return _nanmean(error)
+        scores = error / self._at_least_floor(spread)
+        self.intervals.record(scores, held_out, self._target_is_active)
+        return nan_mean(error)
 
     def fit(self, num_steps: int | None = None) -> FitResult:
         """Take optimizer steps on the labels, and calibrate.
@@ -229,7 +227,7 @@ class OffsetTrainer:
         fitted, _ = self.buffer.train()
         is_single = self.predictor.ensemble_size == 1
         self._numpy = self.predictor.to_numpy(
-            _evenly(fitted, _MAX_SPREAD_ROWS) if is_single else None
+            evenly(fitted, _MAX_SPREAD_ROWS) if is_single else None
         )
         holdout_mae = self._calibrate_intervals()
         ensemble_std = self._calibrate_flags()
@@ -237,7 +235,7 @@ class OffsetTrainer:
             loss=loss,
             holdout_mae=holdout_mae,
             ensemble_std=ensemble_std,
-            coverage=float(_nanmean(self._recent_covered, axis=None)),
+            coverage=self.intervals.coverage,
             num_labels=len(self.buffer),
         )
 
@@ -251,7 +249,7 @@ class OffsetTrainer:
         NaN before the first calibration.
         """
         _, spread = self._numpy.predict(inputs)
-        return np.asarray(self.conformal_scale * self._at_least_floor(spread), np.float64)
+        return np.asarray(self.intervals.scale * self._at_least_floor(spread), np.float64)
 
     @property
     def spread_weights(self) -> Float64Array:
@@ -280,7 +278,7 @@ class OffsetTrainer:
         For a slow simulator that has changed; ``buffer.num_added`` is the next number.
         """
         self.buffer.drop_before(number)
-        self._forget_recent_errors()
+        self.intervals.forget()
 
     # -- fitting ------------------------------------------------------------------------------
 
@@ -318,8 +316,8 @@ class OffsetTrainer:
         self._normalized_at = self.buffer.num_added
         net = self.predictor
         inputs, offsets = self.buffer.train()
-        input_mean, input_std = _mean_std(inputs)
-        output_mean, output_std = _mean_std(offsets)
+        input_mean, input_std = mean_std(inputs)
+        output_mean, output_std = mean_std(offsets)
         # A constant input says nothing, whatever its rounding. A constant offset is all mean.
         input_varies = input_std > 1e-6 * np.abs(input_mean)
         output_scale = np.maximum(output_std, 1e-2 * np.abs(output_mean))
@@ -368,29 +366,13 @@ class OffsetTrainer:
             return self._numpy.distance(inputs)
         return np.asarray(np.linalg.norm(spread * self.spread_weights, axis=1), np.float32)
 
-    def _forget_recent_errors(self) -> None:
-        shape = (0, self.buffer.output_dim)
-        self._recent_scores: Float32Array = np.empty(shape, np.float32)
-        self._recent_covered: Float32Array = np.empty(shape, np.float32)  # 0, 1; NaN: no interval
-
-    def _record(self, scores: Float32Array, held_out: BoolArray) -> None:
-        """Remember errors on fresh labels, ``(N, K)`` in units of the spread."""
-        scores, held_out = _evenly(scores, _RECENT_ERRORS), _evenly(held_out, _RECENT_ERRORS)
-        covered = np.where(scores <= self.conformal_scale, np.float32(1), np.float32(0))
-        unknown = np.isnan(scores) | np.isnan(self.conformal_scale) | ~self._target_is_active
-        covered[unknown] = np.nan
-        fitted = scores[~held_out]  # the others enter the calibration from the hold-out
-        self._recent_scores = np.concatenate([self._recent_scores, fitted])[-_RECENT_ERRORS:]
-        self._recent_covered = np.concatenate([self._recent_covered, covered])[-_RECENT_ERRORS:]
-
     def _calibrate_intervals(self) -> float:
-        """Set ``conformal_scale``. Return the mean absolute error on the hold-out."""
+        """Set the intervals. Return the mean absolute error on the hold-out."""
         inputs, offsets = (rows[-_MAX_HOLDOUT_ROWS:] for rows in self.buffer.holdout())
         mean, spread = self._numpy.predict(inputs)
         error = np.abs(offsets - mean)
-        scores = np.concatenate([error / self._at_least_floor(spread), self._recent_scores])
-        self.conformal_scale = np.array([_conformal_quantile(column) for column in scores.T])
-        return float(_nanmean(_nanmean(error), axis=None))
+        self.intervals.fit(error / self._at_least_floor(spread))
+        return float(nan_mean(nan_mean(error), axis=None))
 
     def _calibrate_flags(self) -> float:
         """Set ``flag_threshold``. Return the mean spread on the labels, physical units."""
@@ -401,7 +383,7 @@ class OffsetTrainer:
         held_out, _ = self.buffer.holdout()
         percentiles = []
         for inputs in (held_out, fitted) if len(held_out) else (fitted,):
-            rows = _evenly(inputs, _MAX_SPREAD_ROWS)
+            rows = evenly(inputs, _MAX_SPREAD_ROWS)
             _, spread = self._numpy.predict(rows)
             relative = self._relative_spread(rows, spread)
             percentiles.append(float(np.percentile(relative, _FLAG_PERCENTILE)))
@@ -412,7 +394,7 @@ class OffsetTrainer:
         """Return how far from the labels a single member may be asked."""
         held_out, _ = self.buffer.holdout()
         if len(held_out):
-            distances = self._numpy.distance(_evenly(held_out, _MAX_SPREAD_ROWS))
+            distances = self._numpy.distance(evenly(held_out, _MAX_SPREAD_ROWS))
         else:
             distances = self._numpy.distance(self._labelled_rows(), to_another=True)
         return _DISTANCE_MARGIN * float(np.percentile(distances, _FLAG_PERCENTILE))
@@ -427,11 +409,9 @@ class OffsetTrainer:
             "normalized_at": self._normalized_at,
             "input_varies": self._input_varies.copy(),
             "target_is_active": self._target_is_active.copy(),
-            "conformal_scale": self.conformal_scale.copy(),
+            **self.intervals.get_state(),
             "flag_threshold": self.flag_threshold,
             "labelled": self._labelled_rows(),
-            "recent_scores": self._recent_scores.copy(),
-            "recent_covered": self._recent_covered.copy(),
             "buffer": self.buffer.get_state(),
             "predictor": _to_arrays(self.predictor.state_dict()),
             "optimizer": self._optimizer.get_state(),
@@ -455,10 +435,8 @@ class OffsetTrainer:
         self._normalized_at = int(state["normalized_at"])
         self._input_varies = np.array(state["input_varies"])
         self._target_is_active = np.array(state["target_is_active"])
-        self.conformal_scale = np.array(state["conformal_scale"])
+        self.intervals.set_state(state)
         self.flag_threshold = float(state["flag_threshold"])
-        self._recent_scores = np.array(state["recent_scores"])
-        self._recent_covered = np.array(state["recent_covered"])
         self.buffer.set_state(state["buffer"])
         self.predictor.load_state_dict(_to_tensors(state["predictor"]))
         self._optimizer.set_state(state["optimizer"])
@@ -471,61 +449,18 @@ class OffsetTrainer:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the state to one file in ``directory``, in one move. Return its path."""
-        leaves = dict(_flatten(self.get_state()))
-        arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
-        plain = {name: leaf for name, leaf in leaves.items() if name not in arrays}
         path = Path(directory) / _STATE_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with unfinished.open("wb") as file:
-            np.savez(file, allow_pickle=False, json=np.array(json.dumps(plain)), **arrays)
-        unfinished.replace(path)
+        write_state(path, self.get_state())
         return path
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "OffsetTrainer":
         """Return a new trainer that continues the one saved in ``directory``."""
-        with np.load(Path(directory) / _STATE_FILE, allow_pickle=False) as file:
-            leaves: dict[str, Any] = {name: file[name] for name in file.files if name != "json"}
-            leaves |= json.loads(str(file["json"]))
-        state = _unflatten(leaves)
+        state = read_state(Path(directory) / _STATE_FILE)
+        state.setdefault("optimizer", {})  # empty before the first fit
         trainer = cls(**state["config"])
         trainer.set_state(state)
         return trainer
-
-
-def _evenly(rows: NDArray[_Scalar], at_most: int) -> NDArray[_Scalar]:
-    """Return ``at_most`` rows, evenly spread over all."""
-    if len(rows) <= at_most:
-        return rows
-    return rows[np.arange(at_most) * len(rows) // at_most]
-
-
-def _mean_std(values: Float32Array) -> tuple[Float64Array, Float64Array]:
-    """Return mean and standard deviation of each column, NaN ignored; zeros for an empty one."""
-    values = _evenly(values, _MAX_STATISTICS_ROWS)
-    is_known = ~np.isnan(values)
-    count = np.maximum(is_known.sum(axis=0), 1)
-    mean = np.where(is_known, values, 0.0).sum(axis=0, dtype=np.float64) / count
-    variance = np.square(np.where(is_known, values - mean, 0.0)).sum(axis=0) / count
-    return mean, np.sqrt(variance)
-
-
-def _nanmean(values: NDArray[np.floating[Any]], axis: int | None = 0) -> Float64Array:
-    """Return ``np.nanmean(values, axis)``, without its warning where there is no number."""
-    is_known = ~np.isnan(values)
-    count = is_known.sum(axis)
-    total = np.where(is_known, values, 0.0).sum(axis, dtype=np.float64)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _conformal_quantile(scores: Float32Array) -> float:
-    """Return the split-conformal quantile of scores, the largest while there are too few."""
-    known = np.sort(scores[~np.isnan(scores)])
-    if not len(known):
-        return math.nan
-    rank = math.ceil((len(known) + 1) * _CONFIDENCE)
-    return float(known[min(rank, len(known)) - 1])
 
 
 def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
@@ -534,22 +469,3 @@ def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 def _to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.tensor(array) for name, array in arrays.items()}
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, value
-
-
-def _unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {"optimizer": {}}  # empty before the first fit
-    for path, value in leaves.items():
-        *folders, name = path.split("/")
-        branch = tree
-        for folder in folders:
-            branch = branch.setdefault(folder, {})
-        branch[name] = value
-    return tree

@@ -11,11 +11,19 @@ PACKAGE = Path(rllib_offset.__file__).parent
 
 FLOORS = (
     {"columns", "config_keys", "errors", "metrics", "old_spellings", "ray_version"}
-    | {"timing", "value_rules"},
+    | {"row_statistics", "state_file", "timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
     | {"fingerprint", "label_index", "measurements", "results", "segment_reader", "store_report"}
     | {"tables"},
-    {"corrected_env", "correction", "ensemble_fit", "fidelity", "offset_trainer", "predictor"}
+    {
+        "conformal",
+        "corrected_env",
+        "correction",
+        "ensemble_fit",
+        "fidelity",
+        "offset_trainer",
+        "predictor",
+    }
     | {"figures", "outside", "sampling", "timing_figures"},
     {
         "batch_time",

@@ -293,7 +293,7 @@ def test_a_restored_trainer_continues_bit_for_bit(tmp_path, rounds_before, throu
     for trainer in (original, restored):
         train_some(trainer, 3, start=rounds_before)
     np.testing.assert_array_equal(flat_weights(original), flat_weights(restored))
-    np.testing.assert_array_equal(original.conformal_scale, restored.conformal_scale)
+    np.testing.assert_array_equal(original.intervals.scale, restored.intervals.scale)
     assert original.fit() == restored.fit()
     assert original.flag_threshold == restored.flag_threshold
     assert original.version == restored.version == rounds_before + 4
@@ -372,7 +372,7 @@ def test_without_fit_or_holdout_calibration_is_unknown():
     trainer.add(normal(50, 2), normal(50, 1))
     result = trainer.fit()
     assert np.isnan(result.holdout_mae)
-    assert np.isnan(trainer.conformal_scale).all()
+    assert np.isnan(trainer.intervals.scale).all()
     assert np.isfinite(trainer.flag_threshold)
 
 
