@@ -36,7 +36,7 @@ from rllib_offset.setting_rules import RULES, check_settings
 __all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
 
 
-_LOG_STD_LIMIT = 1.5  # of exploration; without it, 1 of 20 seeds strays on PointMass
+_LOG_STD_LIMIT = 1.5  # without it, 1 of 20 seeds strays on PointMass
 
 
 class CheckedKeysMixin(AlgorithmConfig):
@@ -83,8 +83,8 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
     """Configuration of :class:`A2C`.
 
     Defaults are those of the paper's experiment: batches of 1000 steps from 10 environments side by
-    side.  Besides, the spread of exploration is bounded (``log_std_clip_param`` of the model).
-    With ``wait_for_cpus`` it waits for CPUs that a growing cluster does not have yet.
+    side.  Besides, ``log_std_clip_param`` of the model bounds the spread of normalised actions.  With
+    ``wait_for_cpus`` it waits for CPUs that a growing cluster does not have yet.
 
     Example:
         >>> config = A2CConfig().environment("CartPole-v1").training(lr=1e-3, lambda_=0.9)
@@ -161,10 +161,11 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
     @override(AlgorithmConfig)
     def _model_config_auto_includes(self) -> dict[str, Any]:
         defaults = DefaultModelConfig(fcnet_hiddens=[64, 64], vf_share_layers=False)
+        is_bounded = self.normalize_actions  # else a spread may have any unit
         return super()._model_config_auto_includes | {
             "fcnet_hiddens": defaults.fcnet_hiddens,
             "vf_share_layers": defaults.vf_share_layers,
-            "log_std_clip_param": _LOG_STD_LIMIT,
+            "log_std_clip_param": _LOG_STD_LIMIT if is_bounded else defaults.log_std_clip_param,
         }
 
     @override(AlgorithmConfig)

@@ -30,8 +30,9 @@ NumpyLayer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ActionMap = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-# Products of a layer for all rows.  Beyond, OpenBLAS wakes its threads, and torch is as fast.
-_MOST_PRODUCTS_IN_NUMPY = 64**3
+# Products of a layer for all rows, and for a single one.  Beyond, OpenBLAS wakes its threads, and
+# torch is as fast.
+_MOST_PRODUCTS, _MOST_PRODUCTS_OF_ONE = 64**3, 96**2
 
 
 class SamplingPolicy:
@@ -53,9 +54,11 @@ class SamplingPolicy:
         exploration = module.get_exploration_action_dist_cls()
         self._is_gaussian = exploration is TorchDiagGaussian
         self._numpy_layers: list[NumpyLayer] = []
-        self._most_rows_in_numpy = 0
         if layers is not None and self._is_gaussian and self._is_cpu:
-            self._numpy_layers, self._most_rows_in_numpy = _in_numpy(layers)
+            self._numpy_layers = _in_numpy(layers)
+            self._num_products = max(
+                layer.weight.numel() for layer in layers if type(layer) is nn.Linear
+            )
 
     def act(self, obs: NDArray[np.float32], *, explore: bool) -> tuple[NDArray[Any], Columns]:
         """Return actions and the distribution inputs they were drawn from, one row per lane.
@@ -70,7 +73,10 @@ class SamplingPolicy:
 
     def computes_in_numpy(self, num_rows: int) -> bool:
         """Tell whether so few rows are computed in NumPy."""
-        return 0 < num_rows <= self._most_rows_in_numpy
+        if not self._numpy_layers:
+            return False
+        most = _MOST_PRODUCTS_OF_ONE if num_rows == 1 else _MOST_PRODUCTS
+        return num_rows * self._num_products <= most
 
     def _act_in_numpy(
         self, obs: NDArray[np.float32], explore: bool
@@ -145,25 +151,25 @@ def _layers_of(module: Any) -> list[nn.Module] | None:
     parts: list[Any] = [encoder, module.pi]
     layers = [layer for part in parts for layer in part.net.mlp]
     if module.pi.clip_log_std:
-        layers.append(_ClippedLogStd(float(module.pi.log_std_clip_param_const)))
+        layers.append(_ClippedLogStd(module.pi.log_std_clip_param_const))
     return layers
 
 
 class _ClippedLogStd(nn.Module):
     """Clips the second half of the columns in place: they are the layer before's own output."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: Tensor) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit = limit  # part of the module's state: another one may be loaded
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs.chunk(2, dim=-1)[1].clamp_(-self.limit, self.limit)
         return inputs
 
     def forward_in_numpy(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        log_std = inputs[:, inputs.shape[1] // 2 :]
-        np.maximum(log_std, -self.limit, out=log_std)  # `clip` costs four times as much
-        np.minimum(log_std, self.limit, out=log_std)
+        log_std, limit = inputs[:, inputs.shape[1] // 2 :], self.limit.item()
+        np.maximum(log_std, -limit, out=log_std)  # `clip` costs four times as much
+        np.minimum(log_std, limit, out=log_std)
         return inputs
 
 
@@ -175,19 +181,11 @@ def _bare(layer: nn.Module) -> Layer:
     return layer.forward
 
 
-def _in_numpy(layers: list[nn.Module]) -> tuple[list[NumpyLayer], int]:
-    """Return layers that share the weights of torch's, and for how many rows they are the faster.
-
-    For no rows, if there is one among them that has no such form.
-    """
-    numpy_layers, most_products = [_one_in_numpy(layer) for layer in layers], 1
+def _in_numpy(layers: list[nn.Module]) -> list[NumpyLayer]:
+    """Return layers that share the weights of torch's; none, if one of them has no such form."""
+    numpy_layers = [_one_in_numpy(layer) for layer in layers]
     known = [layer for layer in numpy_layers if layer is not None]
-    if len(known) < len(layers):
-        return [], 0
-    for layer in layers:
-        if type(layer) is nn.Linear:
-            most_products = max(most_products, layer.in_features * layer.out_features)
-    return known, _MOST_PRODUCTS_IN_NUMPY // most_products
+    return known if len(known) == len(layers) else []
 
 
 def _one_in_numpy(layer: nn.Module) -> NumpyLayer | None:

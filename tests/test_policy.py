@@ -64,15 +64,15 @@ def test_actions_are_those_of_the_module(model, action_space, explore, lanes):
     [
         pytest.param({"fcnet_hiddens": [64, 64]}, BOX, 64, id="small-and-gaussian"),
         pytest.param({"fcnet_hiddens": [256, 256]}, BOX, 4, id="larger"),
-        pytest.param({"fcnet_hiddens": [1024, 1024]}, BOX, 0, id="too-large"),
+        pytest.param({"fcnet_hiddens": [400, 400]}, BOX, 0, id="too-large"),
         pytest.param({"fcnet_activation": "silu"}, BOX, 0, id="another-activation"),
         pytest.param({}, spaces.Discrete(3), 0, id="categorical"),
     ],
 )
 def test_few_rows_of_a_small_gaussian_policy_need_no_torch(model, action_space, most_rows):
     policy = SamplingPolicy(make_module(model, action_space))
-    assert policy.computes_in_numpy(most_rows) is (most_rows > 0)
-    assert not policy.computes_in_numpy(most_rows + 1)
+    assert policy.computes_in_numpy(most_rows) or not most_rows
+    assert not any(policy.computes_in_numpy(most_rows + more) for more in (1, 2))
 
 
 def test_what_is_drawn_decides_neither_the_spread_nor_the_next_mean():
@@ -86,6 +86,24 @@ def test_what_is_drawn_decides_neither_the_spread_nor_the_next_mean():
 
 def test_the_layers_of_the_default_network_are_called_alone():
     assert _layers_of(make_module({"vf_share_layers": False}, BOX)) is not None
+
+
+def test_of_a_single_row_less_is_computed_in_numpy():
+    policies = [
+        SamplingPolicy(make_module({"fcnet_hiddens": [width] * 2}, BOX)) for width in (96, 97)
+    ]
+    assert [policy.computes_in_numpy(1) for policy in policies] == [True, False]
+    assert all(policy.computes_in_numpy(2) for policy in policies)
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_a_policy_follows_the_bound_of_its_module(rows):
+    module, obs = make_module({"log_std_clip_param": 0.1}, BOX), np.ones((rows, 4), np.float32)
+    policy, other = SamplingPolicy(module), make_module({"log_std_clip_param": 0.01}, BOX)
+    for expected in (0.1, 0.01):
+        _, outputs = policy.act(obs, explore=True)
+        assert np.abs(outputs["action_dist_inputs"][:, 2:]).max() == np.float32(expected)
+        module.set_state(other.get_state())
 
 
 def test_a_policy_follows_the_weights_of_its_module():

@@ -1,5 +1,6 @@
 """SIGTERM amid a replay costs no step that finished, and is no fault of the simulator."""
 
+import math
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ import pytest
 
 from rllib_offset.pair import EnvPair
 from rllib_offset.replay.known import KnownLabels, LabelWriter
+from rllib_offset.replay.termination import Termination
 from rllib_offset.replay.worker import ReplayWorker
 from rllib_offset.store import StoreLocation
 from tests.envs import StatefulEnv
@@ -34,18 +36,21 @@ class Leave(SystemExit):
     """Raised by the process's own handler."""
 
 
+class Calls(list):
+    """The calls of the process's own handler."""
+
+    def handle(self, number, frame):
+        self.append(number)
+        raise Leave(1)
+
+
 @pytest.fixture
 def leaves():
     """The process has a handler, as Ray's workers do; counts the calls."""
-    calls = []
-
-    def handle(number, frame):
-        calls.append(number)
-        raise Leave(1)
-
-    before = signal.signal(signal.SIGTERM, handle)
+    calls = Calls()
+    before = signal.signal(signal.SIGTERM, calls.handle)
     yield calls
-    assert signal.getsignal(signal.SIGTERM) is handle
+    assert signal.getsignal(signal.SIGTERM) == calls.handle
     signal.signal(signal.SIGTERM, before)
 
 
@@ -114,12 +119,81 @@ def test_after_the_last_row_it_waits_for_the_store(tmp_path, leaves, make_worker
     assert len(leaves) == 1
 
 
-def test_a_simulator_that_exits_by_itself_is_still_to_blame(leaves, make_worker):
+def test_rows_that_were_not_worth_a_note_are_noted_then(tmp_path, leaves, make_worker, monkeypatch):
+    monkeypatch.setattr(LabelWriter, "is_noted", lambda _, seconds: seconds == math.inf)
+    worker = make_worker(at_step=3)
+    with pytest.raises(Leave):
+        worker.replay(ASKED["steps"], "a", "p")
+    assert bought(tmp_path, ASKED["steps"]) == 3
+
+
+def test_where_no_note_can_be_taken_they_are_written(tmp_path, leaves, make_worker, monkeypatch):
+    monkeypatch.setattr(LabelWriter, "is_noted", lambda *_: False)
+    worker = make_worker(at_step=3)
+    with pytest.raises(Leave):
+        worker.replay(ASKED["steps"], "a", "p")
+    assert bought(tmp_path, ASKED["steps"]) == 3
+
+
+def test_a_handler_that_lets_the_process_go_on_is_called_once(tmp_path, make_worker):
+    calls, worker = [], make_worker(at_step=3)
+    before = signal.signal(signal.SIGTERM, lambda *_: calls.append(worker._slow.num_finished))
+    try:
+        result = worker.replay(ASKED["trajectory"], "a", "p")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert result.error is None
+    assert calls == [3]
+    assert bought(tmp_path, ASKED["trajectory"]) == 5
+
+
+def test_a_simulator_that_exits_by_itself_is_still_to_blame(make_worker):
     worker = make_worker()
-    worker._slow.step = lambda _: sys.exit(3)
-    result = worker.replay(ASKED["trajectory"], "a", "p")
+
+    def step(_):
+        signal.raise_signal(signal.SIGTERM)  # the handler of this process makes little of it
+        sys.exit(3)
+
+    worker._slow.step = step
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        result = worker.replay(ASKED["trajectory"], "a", "p")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert "the slow simulator raised SystemExit: 3" in result.error
-    assert leaves == []
+
+
+def test_a_simulator_may_put_in_a_handler_of_its_own_and_take_it_away_later(leaves, make_worker):
+    worker, saved, calls = make_worker(), [], []
+    own = lambda *_: calls.append("own")  # noqa: E731
+
+    def step(action):
+        if not saved:
+            saved.append(signal.signal(signal.SIGTERM, own))
+        return StatefulEnv.step(worker._slow, action)
+
+    worker._slow.step = step
+    worker.replay(ASKED["trajectory"], "a", "p")
+    assert signal.getsignal(signal.SIGTERM) is own
+    signal.signal(signal.SIGTERM, saved[0])
+    with pytest.raises(Leave):
+        signal.raise_signal(signal.SIGTERM)
+    worker.replay(ASKED["trajectory"], "a", "p")  # stands before what stood there
+    with pytest.raises(Leave):
+        signal.raise_signal(signal.SIGTERM)
+    assert (calls, len(leaves)) == ([], 2)
+    signal.signal(signal.SIGTERM, leaves.handle)
+
+
+def test_a_forked_child_ends_at_once():
+    calls = []
+    termination = Termination(lambda *_: calls.append(1))
+    termination.hold()
+    termination(signal.SIGTERM, None)
+    assert calls == []
+    termination._pid += 1  # as a child sees it
+    termination(signal.SIGTERM, None)
+    assert calls == [1]
 
 
 def test_in_another_thread_signals_are_left_alone(leaves, make_worker):

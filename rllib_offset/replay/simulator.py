@@ -21,7 +21,7 @@ from rllib_offset.columns import (
     VALID,
 )
 from rllib_offset.errors import SlowSimulatorError
-from rllib_offset.replay.termination import termination
+from rllib_offset.replay.termination import Termination
 from rllib_offset.simulator_state import (
     can_get_simulator_state,
     can_set_simulator_state,
@@ -45,24 +45,26 @@ class Simulator:
     Args:
         name: Of the simulator, in errors.
         env: The environment.
+        termination: What a SIGTERM raises is not blamed on the simulator.
         step_timeout_s: End this process if a step takes longer; None waits for ever.
-        is_ended_at_once: Whether a SIGTERM may end a call; otherwise it waits until it is noted.
+        holds: Let a SIGTERM wait once a step is finished, until it is released.
     """
 
     def __init__(
         self,
         name: str,
         env: AnyEnv,
+        termination: Termination,
         step_timeout_s: float | None = None,
         *,
-        is_ended_at_once: bool = False,
+        holds: bool = False,
     ) -> None:
         self.name, self.env = name, env
-        self._is_ended_at_once = is_ended_at_once
+        self._termination, self._holds = termination, holds
         self.step_timeout_s = step_timeout_s
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self.time_s, self.num_steps = 0.0, 0
-        self.blame = _Blame(name)
+        self.blame = _Blame(name, termination)
         self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
         self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
 
@@ -96,6 +98,8 @@ class Simulator:
         with _NO_LIMIT if self.step_timeout_s is None else _ended_after(self.step_timeout_s):
             # the action is copied: a request stays as it is
             answer = self._call(self.env.step, action.copy())
+            if self._holds:
+                self._termination.hold()
         self.num_steps += 1
         with self.blame:
             obs, reward, terminated, truncated, info = answer
@@ -111,11 +115,8 @@ class Simulator:
         start_s = time.perf_counter()
         try:
             with self.blame:
-                if self._is_ended_at_once:
-                    termination.let_through()
                 return function(*args, **kwargs)
         finally:
-            termination.hold_back()
             self.time_s += time.perf_counter() - start_s
 
 
@@ -125,14 +126,14 @@ class _Blame:
     A class, as a generator costs more than a step of a fast simulator.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, termination: Termination) -> None:
+        self._name, self._termination = name, termination
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, SystemExit) and termination.has_come:
+        if error is not None and error is self._termination.raised:
             return
         if isinstance(error, Exception | SystemExit):
             what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,67 +1,74 @@
-"""SIGTERM during a replay: it ends the simulator's step at once, and never a row's way to disk.
+"""SIGTERM during a replay: it may end whatever goes on, but not a finished row's way to disk.
 
 Ray sends it to workers whose owner has died, and kills them a tenth of a second later.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["termination"]
+__all__ = ["Termination", "termination"]
 
 
-class _Termination:
-    """Makes the process's own handler wait while it would cost a finished row.
+class Termination:
+    """Stands before the process's own handler of SIGTERM, and makes it wait for a row.
+
+    Args:
+        handle: The process's own; without one there is nothing to make wait.
 
     Attributes:
-        has_come: A SIGTERM has arrived in this replay; ``SystemExit`` is then no simulator's fault.
+        raised: What the handler raised, which is no fault of the simulator it was raised in.
     """
 
-    def __init__(self) -> None:
-        self.has_come = self._waits = self._is_held = False
-        self._handle: Callable[[int, Any], Any] | None = None  # of the process
+    def __init__(self, handle: Callable[[int, Any], Any] | None = None) -> None:
+        self.raised: BaseException | None = None
+        self._handle = handle
+        self._pid = os.getpid()
+        self._is_held = self._waits = False
 
-    @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Let it wait within the block, but after :meth:`let_through`.
+    def hold(self) -> None:
+        """Let a signal wait from now on: the simulator has finished a step."""
+        self._is_held = self._handle is not None
 
-        Where the process has no handler, the system ends it at once, as ever.
-        """
-        handle = signal.getsignal(signal.SIGTERM)
-        is_main = threading.current_thread() is threading.main_thread()
-        if not is_main or not callable(handle) or self._handle is not None:
-            yield
-            return
-        self._handle, self._is_held = handle, True
-        signal.signal(signal.SIGTERM, self._arrive)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, handle)
-            waits = self._waits
-            self._handle, self.has_come, self._waits = None, False, False
-            if waits:
-                handle(signal.SIGTERM, None)
-
-    def let_through(self) -> None:
-        """Let it come from now on, at once if one waits: the simulator is called."""
+    def release(self) -> None:
+        """Let it come, at once if one waits: the row is where it should be."""
         self._is_held = False
-        if self._waits and self._handle is not None:
+        if self._waits:
             self._waits = False
-            self._handle(signal.SIGTERM, None)
+            self(signal.SIGTERM, None)
 
-    def hold_back(self) -> None:
-        """Let it wait again: the simulator has answered."""
-        self._is_held = True
-
-    def _arrive(self, number: int, frame: Any) -> None:
-        self.has_come = True
-        if self._is_held:
+    def __call__(self, number: int, frame: Any) -> None:
+        """Receive the signal."""
+        if self._is_held and os.getpid() == self._pid:  # a forked child has no row to save
             self._waits = True
         elif self._handle is not None:
-            self._handle(number, frame)
+            try:
+                self._handle(number, frame)
+            except BaseException as error:
+                self.raised = error
+                raise
 
 
-termination = _Termination()  # signals belong to the process
+@contextmanager
+def termination() -> Iterator[Termination]:
+    """Stand before the handler within the block.
+
+    Where the process has none, the system ends it at once, as ever; so it is outside of the main
+    thread, which is the one that signals interrupt.
+    """
+    handle = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(handle):
+        yield Termination()
+        return
+    stands_before = Termination(handle)
+    signal.signal(signal.SIGTERM, stands_before)
+    try:
+        yield stands_before
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stands_before:  # else a simulator put in its own
+            signal.signal(signal.SIGTERM, handle)
+        stands_before.release()

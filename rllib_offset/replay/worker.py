@@ -33,7 +33,7 @@ from rllib_offset.pair import EnvPair
 from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 from rllib_offset.replay.simulator import Row, Simulator, check_like
-from rllib_offset.replay.termination import termination
+from rllib_offset.replay.termination import Termination, termination
 from rllib_offset.store import StoreLocation
 from rllib_offset.tables import to_table
 
@@ -95,8 +95,7 @@ class ReplayWorker:
         writer = None
         if self._labels is not None:
             writer = LabelWriter(self._labels, run=run, purchase=purchase)
-        with termination.held_back():
-            result = replay(request, self._slow, self._fast, writer, self._step_timeout_s)
+        result = replay(request, self._slow, self._fast, writer, self._step_timeout_s)
         self._num_failures = 0 if result.error is None else self._num_failures + 1
         return result
 
@@ -140,16 +139,17 @@ def replay(
     Raises:
         ValueError: If the pair does not offer what this kind of replay needs.
     """
-    slow = Simulator("slow", slow_env, step_timeout_s, is_ended_at_once=True)
-    fast = None if fast_env is None else Simulator("fast", fast_env)
-    log = _Log(request, slow, writer, on_error)
-    with nullcontext() if writer is None else writer.attempting(request):
+    with termination() as sigterm, nullcontext() if writer is None else writer.attempting(request):
+        slow = Simulator("slow", slow_env, sigterm, step_timeout_s, holds=True)
+        fast = None if fast_env is None else Simulator("fast", fast_env, sigterm)
+        log = _Log(request, slow, sigterm, writer, on_error)
         try:
             with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
                 _KINDS[request.kind](request, slow, fast, log)
-        except (SystemExit, KeyboardInterrupt):  # this process ends
+        except BaseException:  # a signal: no simulator's error comes so far
             log.leave()
             raise
+        sigterm.hold()
         return log.close()
 
 
@@ -178,22 +178,26 @@ class _Log:
         self,
         request: ReplayRequest,
         slow: Simulator,
-        writer: LabelWriter | None = None,
-        on_error: Callable[[SlowSimulatorError], Any] | None = None,
+        sigterm: Termination,
+        writer: LabelWriter | None,
+        on_error: Callable[[SlowSimulatorError], Any] | None,
     ) -> None:
         self.request = request
         self.index: list[int] = []
         self.slow: list[Row] = []
         self.fast: list[Row] = []
         self.error: str | None = None
-        self._simulator = slow
+        self._simulator, self._sigterm = slow, sigterm
         self._on_error = on_error
         self._writer = writer
         self._written = self._noted = (0, 0.0)  # rows, and seconds that they took
         self._is_end = False
 
     def add(self, i: int, slow: Row, fast: Row | None, *, is_end: bool = True) -> None:
-        """Take in a finished row; ``is_end`` says that the replay needs no row after it."""
+        """Take in a finished row; ``is_end`` says that the replay needs no row after it.
+
+        A SIGTERM that waits for the row comes when it is noted.
+        """
         if self.slow:
             with self._simulator.blame:
                 check_like(slow, self.slow[0])
@@ -202,12 +206,12 @@ class _Log:
         if fast is not None:
             self.fast.append(fast)
         self._is_end = is_end
-        if self._writer is None:
-            return
-        if self._writer.is_noted(self._simulator.time_s - self._noted[1]):
-            self._note(self._writer)
-        if self._writer.is_due(self._simulator.time_s - self._written[1]):
-            self._write(self._writer)
+        if self._writer is not None:
+            if self._writer.is_noted(self._simulator.time_s - self._noted[1]):
+                self._note(self._writer)
+            if self._writer.is_due(self._simulator.time_s - self._written[1]):
+                self._write(self._writer)
+        self._sigterm.release()
 
     def close(self) -> ReplayResult:
         """Write what is left, and return the answer."""
@@ -218,10 +222,11 @@ class _Log:
         return self._writer.signed(self._result(0))
 
     def leave(self) -> None:
-        """Note what is left, for whoever comes after this process."""
-        is_left = self._noted[0] < len(self.index)
-        if self._writer is not None and is_left and self._writer.is_noted(math.inf):
-            self._note(self._writer)
+        """Note, or else write, what is left: this process will not come to it."""
+        if self._writer is None or self._noted[0] == len(self.index):
+            return
+        leave = self._note if self._writer.is_noted(math.inf) else self._write
+        leave(self._writer)
 
     @property
     def _so_far(self) -> tuple[int, float]:
@@ -263,6 +268,8 @@ class _Log:
             self.error = f"{error} ({self._whence(row)}; replay {self.request.key})"
             if self._on_error is not None:
                 self._on_error(error)
+        finally:
+            self._sigterm.release()
 
     def _whence(self, row: int | None) -> str:
         whence = self.request.whence(row)
