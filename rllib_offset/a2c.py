@@ -83,7 +83,7 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
     """Configuration of :class:`A2C`.
 
     Defaults are those of the paper's experiment: batches of 1000 steps from 10 environments side by
-    side.  Besides, ``log_std_clip_param`` of the model bounds the spread of normalised actions.  With
+    side.  Besides, the spread of normalised actions is bounded (``log_std_clip_param``).  With
     ``wait_for_cpus`` it waits for CPUs that a growing cluster does not have yet.
 
     Example:
