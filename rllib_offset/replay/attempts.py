@@ -14,10 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from rllib_offset.columns import Columns
-from rllib_offset.tables import to_columns, to_table
+from rllib_offset.replay.notes import packed, unpacked
 
 __all__ = ["Attempt", "Attempts"]
 
@@ -39,9 +37,7 @@ class Attempt:
 
     def add(self, columns: Columns) -> None:
         """Add columns; raises ``OSError`` if they cannot be written."""
-        table = to_table(columns)
-        with pa.ipc.new_stream(self._file, table.schema) as stream:
-            stream.write_table(table)
+        _write(self._file, packed(columns))
 
 
 class Attempts:
@@ -82,9 +78,7 @@ class Attempts:
         file = part.open("wb", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            line = json.dumps(about).encode() + b"\n"
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
+            _write(file, json.dumps(about).encode() + b"\n")
             part.rename(path)  # others see it locked or not at all
         except OSError:
             file.close()
@@ -153,12 +147,16 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
+def _write(file: BinaryIO, data: bytes) -> None:
+    if file.write(data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+
+
 def _read(file: BinaryIO) -> tuple[About, list[Columns]]:
     """Read an attempt to where it was cut short: its first line, and what was added."""
     about: About = {}
     parts: list[Columns] = []
-    with suppress(ValueError, OSError):  # pyarrow's errors are among them
+    with suppress(ValueError, OSError):
         about = json.loads(file.readline())
-        while True:
-            parts.append(to_columns(pa.ipc.open_stream(file).read_all()))
+        parts.extend(unpacked(file))
     return about, parts

@@ -245,12 +245,12 @@ class LabelWriter:
 
     Writing may cost a twentieth of the simulator's time: rows of a fast simulator travel together,
     each row of an hour's work is written at once.  Before that it is noted in the file of the
-    attempt, which takes a sixth of the time, so that it survives this process.
+    attempt, which takes a hundredth of the time, so that it survives this process.
     """
 
     def __init__(self, labels: KnownLabels, *, run: str, purchase: str) -> None:
         self._labels, self._run, self._purchase = labels, run, purchase
-        self._write_s, self._note_s = 0.005, 0.0003  # until measured
+        self._write_s, self._note_s = 0.005, 0.00003  # until measured
         self._error: OSError | None = None
         self._attempt: Attempt | None = None
         self._has_noted = False
