@@ -15,6 +15,7 @@ class OutsideCounter:
 
     def __init__(self) -> None:
         self._num_steps = self._num_outside = 0
+        self._most_ticks = 0
         self._correction: OffsetCorrection | None = None
         self._features: list[NDArray[np.float32]] = []
         self._members: list[NDArray[np.float32]] = []
@@ -24,9 +25,11 @@ class OutsideCounter:
         self, correction: OffsetCorrection, predicted: Predicted, running: NDArray[np.bool_]
     ) -> None:
         """Take note of a tick: what ``correction`` predicted, and which lanes ``(N,)`` count."""
-        if correction is not self._correction or self._is_full:
+        if correction is not self._correction or len(self._running) >= self._most_ticks:
             self._count()
-        self._correction = correction
+            self._correction = correction
+            values = predicted.members.size + predicted.features.size
+            self._most_ticks = int(min(_MOST_ROWS / len(running), _MOST_VALUES / values))
         self._features.append(predicted.features.copy())  # may be a simulator's own array
         self._members.append(predicted.members)
         self._running.append(running.copy())
@@ -35,13 +38,6 @@ class OutsideCounter:
         """Return the share of the steps noted so far; ``None`` if there are none."""
         self._count()
         return self._num_outside / self._num_steps if self._num_steps else None
-
-    @property
-    def _is_full(self) -> bool:
-        if not self._running:
-            return False
-        rows, values = len(self._running[-1]), self._members[-1].size + self._features[-1].size
-        return len(self._running) * max(rows / _MOST_ROWS, values / _MOST_VALUES) >= 1
 
     def _count(self) -> None:
         if self._correction is None or not self._running:

@@ -161,15 +161,16 @@ class _ClippedLogStd(nn.Module):
     def __init__(self, limit: Tensor) -> None:
         super().__init__()
         self.limit = limit  # part of the module's state: another one may be loaded
+        self._limit = limit.cpu().numpy()  # the same memory, where the sampler's module is
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs.chunk(2, dim=-1)[1].clamp_(-self.limit, self.limit)
         return inputs
 
     def forward_in_numpy(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        log_std, limit = inputs[:, inputs.shape[1] // 2 :], self.limit.item()
-        np.maximum(log_std, -limit, out=log_std)  # `clip` costs four times as much
-        np.minimum(log_std, limit, out=log_std)
+        log_std = inputs[:, inputs.shape[1] // 2 :]
+        np.maximum(log_std, -self._limit, out=log_std)  # `clip` costs four times as much
+        np.minimum(log_std, self._limit, out=log_std)
         return inputs
 
 
@@ -224,10 +225,12 @@ def env_actions_of(space: spaces.Space[Any], *, is_normalized: bool, is_clipped:
         return lambda actions: np.asarray(actions, space.dtype)
     if is_normalized and space.dtype == np.float32 and space.is_bounded():
         low, high, half_width = space.low, space.high, (space.high - space.low) / 2
+        is_scaled = bool((half_width != 1).any())
 
         def unsquashed(actions: NDArray[Any]) -> Any:
             scaled = actions + 1.0
-            scaled *= half_width
+            if is_scaled:
+                scaled *= half_width
             scaled += low
             np.maximum(scaled, low, out=scaled)
             return np.minimum(scaled, high, out=scaled)  # `clip` costs four times as much

@@ -197,8 +197,9 @@ class StepPicker:
         """Look at the steps of an episode that has ended; single steps are picked before."""
 
     def advance(self, running: NDArray[np.bool_]) -> None:
-        """Count the steps that the running lanes took."""
-        self._seen += int(np.count_nonzero(running))
+        """Count the steps that the running lanes took, as long as slots are left."""
+        if self._passed < len(self._slots):
+            self._seen += int(np.count_nonzero(running))
 
     def chosen(
         self,
