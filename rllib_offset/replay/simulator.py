@@ -2,8 +2,7 @@
 
 import faulthandler
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -64,6 +63,7 @@ class Simulator:
         self.step_timeout_s = step_timeout_s
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self.time_s, self.num_steps = 0.0, 0
+        self._is_timed = False
         self.blame = _Blame(name, termination)
         self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
         self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
@@ -93,13 +93,16 @@ class Simulator:
             set_simulator_state(self.env, state)
 
     def step(self, action: NDArray[Any]) -> tuple[Row, bool]:
-        """Step, and return the row and whether the episode is over."""
+        """Step, and return the row and whether the episode is over.
+
+        With a time limit, follow up with :meth:`stop_clock`.
+        """
         state = {STATE: self.state()} if self.can_get else {}
-        with _NO_LIMIT if self.step_timeout_s is None else _ended_after(self.step_timeout_s):
-            # the action is copied: a request stays as it is
-            answer = self._call(self.env.step, action.copy())
-            if self._holds:
-                self._termination.hold()
+        self._start_clock()
+        # the action is copied: a request stays as it is
+        answer = self._call(self.env.step, action.copy())
+        if self._holds:
+            self._termination.hold()
         self.num_steps += 1
         with self.blame:
             obs, reward, terminated, truncated, info = answer
@@ -108,6 +111,18 @@ class Simulator:
             if self.can_get:
                 row[NEXT_STATE] = self._state = get_simulator_state(self.env)
         return row, bool(terminated or truncated)
+
+    def _start_clock(self) -> None:
+        """End the process if the step hangs, wherever it does: no signal reaches foreign code."""
+        if self.step_timeout_s is not None:
+            faulthandler.dump_traceback_later(self.step_timeout_s, exit=True)
+            self._is_timed = True
+
+    def stop_clock(self) -> None:
+        """Stop the step's time limit; may take milliseconds, as it waits for a thread to end."""
+        if self._is_timed:
+            faulthandler.cancel_dump_traceback_later()
+            self._is_timed = False
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call into the simulator, timed; its state is another one afterwards."""
@@ -138,19 +153,6 @@ class _Blame:
         if isinstance(error, Exception | SystemExit):
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise SlowSimulatorError(f"the {self._name} simulator raised {what}") from error
-
-
-_NO_LIMIT = nullcontext()
-
-
-@contextmanager
-def _ended_after(timeout_s: float) -> Iterator[None]:
-    """End the process if the block hangs, wherever it does: no signal reaches foreign code."""
-    faulthandler.dump_traceback_later(timeout_s, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) -> None:

@@ -206,11 +206,12 @@ class _Log:
         if fast is not None:
             self.fast.append(fast)
         self._is_end = is_end
-        if self._writer is not None:
-            if self._writer.is_noted(self._simulator.time_s - self._noted[1]):
-                self._note(self._writer)
-            if self._writer.is_due(self._simulator.time_s - self._written[1]):
-                self._write(self._writer)
+        writer = self._writer
+        if writer is not None and writer.is_noted(self._simulator.time_s - self._noted[1]):
+            self._note(writer)  # first of all
+        self._simulator.stop_clock()
+        if writer is not None and writer.is_due(self._simulator.time_s - self._written[1]):
+            self._write(writer)
         self._sigterm.release()
 
     def close(self) -> ReplayResult:
@@ -269,6 +270,7 @@ class _Log:
             if self._on_error is not None:
                 self._on_error(error)
         finally:
+            self._simulator.stop_clock()
             self._sigterm.release()
 
     def _whence(self, row: int | None) -> str:
