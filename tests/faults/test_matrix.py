@@ -16,14 +16,7 @@ import pytest
 import rllib_offset.algorithm
 from rllib_offset.store import LabelStore
 from tests.faults.disks import FullDisk
-from tests.faults.trainings import (
-    NUM_WORKERS,
-    STRIKES_AT,
-    Outcome,
-    interval_of_one_more,
-    num_finished,
-    train,
-)
+from tests.faults.trainings import STRIKES_AT, Outcome, interval_of_one_more, num_finished, train
 
 pytestmark = [
     pytest.mark.ray,
@@ -158,8 +151,8 @@ def test_a_process_that_is_killed(trained, tmp_path, name, act):
     outcome = trained(name, faults={STRIKES_AT: strike, STRIKES_AT + 5: strike})
     free = check(outcome, trained)
     assert outcome.bought == outcome.stored
-    # the workers of a coordinator die with it, each perhaps in the instant after a step
-    assert 0 <= outcome.lost_results <= (2 * NUM_WORKERS if name == "coordinator-killed" else 0)
+    # the workers of a coordinator die with it, one of them perhaps in the instant after a step
+    assert 0 <= outcome.lost_results <= (2 if name == "coordinator-killed" else 0)
     if name != "env-runner-killed":  # which samples anew, so that other states are labelled
         assert (outcome.bought, outcome.score) == (free.bought, free.score)
 
