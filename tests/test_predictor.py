@@ -91,10 +91,15 @@ def test_a_numpy_predictor_is_a_frozen_copy():
 def test_a_numpy_predictor_unpickles_and_predicts_without_torch():
     predictor = randomized(OffsetPredictor(3, 2)).to_numpy()
     code = (
-        "import pickle, sys; p = pickle.load(sys.stdin.buffer); p.predict([[0.0, 1.0, 2.0]]);"
+        "import pickle, sys; p = pickle.load(sys.stdin.buffer);"
+        "mean, _ = p.predict([[0.0, 1.0, 2.0]]); sys.stdout.buffer.write(mean.tobytes());"
         "assert 'torch' not in sys.modules and 'ray' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(predictor), check=True)
+    process = [sys.executable, "-c", code]
+    answer = subprocess.run(
+        process, input=pickle.dumps(predictor), stdout=subprocess.PIPE, check=True
+    )
+    assert answer.stdout == predictor.predict([[0.0, 1.0, 2.0]])[0].tobytes()
 
 
 @given(seed=st.integers(0, 100), size=st.floats(0.3, 3), move=st.floats(-3, 3))

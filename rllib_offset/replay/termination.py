@@ -1,6 +1,6 @@
 """SIGTERM during a replay: it may end whatever goes on, but not a finished row's way to disk.
 
-Ray sends it to workers whose owner has died, and kills them a tenth of a second later.
+Ray sends it to workers whose owner has died, and ends them within moments, whatever they do.
 """
 
 import os
