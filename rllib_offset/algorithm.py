@@ -361,6 +361,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             max_replays_per_worker=config.max_replays_per_worker,
             max_failure_rate=config.max_failure_rate,
             max_concurrent_replays=config.max_concurrent_replays,
+            num_envs_per_worker=config.num_envs_per_replay_worker,
             licence=str(config.slow_env),
         )
 

@@ -76,6 +76,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         self.max_replays_per_worker: int | None = None
         self.max_failure_rate = 0.5
         self.max_concurrent_replays: int | None = None
+        self.num_envs_per_replay_worker = 1
         # offset
         self.offset_inputs: tuple[str, ...] | None = None
         self.offset_targets: tuple[str, ...] | None = None
@@ -119,6 +120,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         max_replays_per_worker: int | None = NotProvided,
         max_failure_rate: float = NotProvided,
         max_concurrent_replays: int | None = NotProvided,
+        num_envs_per_replay_worker: int = NotProvided,
     ) -> Self:
         """Set how the slow simulator is reached.
 
@@ -141,6 +143,10 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 never stops.
             max_concurrent_replays: Replays at a time of all trials on the cluster, for licensed
                 simulators; ``None`` for no limit.
+            num_envs_per_replay_worker: Trajectories replayed side by side with one call per step,
+                for a slow simulator that is parallel by itself: its native vector form
+                (``vector_entry_point``), whose lanes must answer as one alone would.  Needs
+                ``num_replay_workers=0``.
         """
         return self._set(
             slow_env=env,
@@ -153,6 +159,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             max_replays_per_worker=max_replays_per_worker,
             max_failure_rate=max_failure_rate,
             max_concurrent_replays=max_concurrent_replays,
+            num_envs_per_replay_worker=num_envs_per_replay_worker,
         )
 
     def offset(
@@ -409,6 +416,11 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             self._value_error("no fast simulator; call `.environment(...)`")
         if self.slow_env is None:
             self._value_error("no slow simulator; call `.slow_simulator(env=...)`")
+        if self.num_envs_per_replay_worker > 1 and self.num_replay_workers:
+            self._value_error(
+                "trajectories are replayed side by side in the driver's process only; use "
+                "`num_replay_workers=0`, or leave `num_envs_per_replay_worker` at 1"
+            )
         if self.freeze_below is not None:
             known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}
             check_keys(known, self.freeze_options, where="freeze_options")

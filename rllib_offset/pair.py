@@ -20,6 +20,7 @@ from gymnasium.wrappers import TransformObservation
 from numpy.typing import NDArray
 
 __all__ = [
+    "AnyVectorEnv",
     "Claim",
     "EnvPair",
     "EnvSpec",
@@ -123,6 +124,22 @@ class EnvPair:
     def make_slow(self) -> AnyEnv:
         """Make the slow environment."""
         return make_env(self.slow, self.slow_config)
+
+    def make_slow_lanes(self, num_envs: int) -> AnyVectorEnv:
+        """Make the slow environment's native vector form.
+
+        Raises:
+            ValueError: If it has none that resets lanes only when told to.
+        """
+        env = make_vector_env(self.slow, self.slow_config, num_envs)
+        if isinstance(env, LaneVectorEnv):
+            env.close()
+            raise ValueError(
+                f"trajectories side by side need a native vector form of {self.slow!r}; register "
+                "one (`vector_entry_point`, autoreset mode DISABLED, `reset_mask`), or leave "
+                "`num_envs_per_replay_worker` at 1"
+            )
+        return env
 
     def check(self, seed: int = 0, steps: int = 20) -> PairReport:
         """Test what the pair offers, in about ``2 * steps`` slow steps."""

@@ -83,6 +83,7 @@ _OURS: dict[str, Rule] = {
     "max_replays_per_worker": whole(1) | NONE,
     "max_failure_rate": number(above=0, high=1),
     "max_concurrent_replays": whole(1) | NONE,
+    "num_envs_per_replay_worker": whole(1),
     # offset
     "offset_inputs": names_among(*INPUTS) | NONE,
     "offset_targets": names_among(*TARGETS) | NONE,

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "can_get_simulator_state",
+    "can_get_simulator_states",
     "can_set_simulator_state",
     "get_simulator_state",
     "get_simulator_states",
@@ -81,6 +82,13 @@ def simulator_state_space(env: AnyEnv) -> spaces.Box | None:
     """
     space = getattr(_adapter(env), "simulator_state_space", None)
     return space if isinstance(space, spaces.Box) else None
+
+
+def can_get_simulator_states(env: Any) -> bool:
+    """Whether :func:`get_simulator_states` works on this vector environment."""
+    if hasattr(env.unwrapped, "envs"):
+        return can_get_simulator_state(env.unwrapped.envs[0])
+    return callable(getattr(env.unwrapped, "get_simulator_state", None))
 
 
 def get_simulator_states(env: Any) -> NDArray[np.float64]:

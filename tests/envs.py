@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rllib_offset.envs.point_mass import PointMassEnv, PointMassVectorEnv
+
 ACTION_SPACES = {
     "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
     "discrete": spaces.Discrete(3),
@@ -267,3 +269,29 @@ def make_counting_env(config):
 
 
 not_callable = "a string"
+
+
+class BrittleLanes(PointMassVectorEnv):
+    """The native form of a sound simulator: its step number `at_step` after a reset raises."""
+
+    def __init__(self, num_envs=1, *, at_step=2, **arguments):
+        super().__init__(num_envs, **arguments)
+        self.at_step = at_step
+
+    def step(self, actions):
+        if self._elapsed.max() == self.at_step:
+            raise MemoryError("no room for so many lanes")
+        return super().step(actions)
+
+
+def make_sound_env(at_step=2, **arguments):
+    """The scalar form of `BrittleLanes`."""
+    return PointMassEnv(**arguments)
+
+
+gym.register(
+    "tests/Brittle-v0",
+    entry_point="tests.envs:make_sound_env",
+    vector_entry_point="tests.envs:BrittleLanes",
+    max_episode_steps=100,
+)

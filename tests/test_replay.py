@@ -21,8 +21,9 @@ from rllib_offset.columns import (
     VALID,
 )
 from rllib_offset.pair import EnvPair, make_env
+from rllib_offset.replay.global_rng import preserved_global_rng
 from rllib_offset.replay.requests import ReplayRequest, merge_results, missing_rows, steps_per_call
-from rllib_offset.replay.worker import ReplayWorker, preserved_global_rng, replay
+from rllib_offset.replay.worker import ReplayWorker, replay
 from tests import envs
 
 

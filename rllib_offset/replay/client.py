@@ -4,8 +4,9 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from rllib_offset.replay.known import KnownLabels
 from rllib_offset.replay.options import ReplayOptions
 from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult
 from rllib_offset.replay.retries import FailureWatch, Retries
+from rllib_offset.replay.rows import identities
 from rllib_offset.replay.worker import ReplayWorker
 
 __all__ = ["SlowReplay"]
@@ -71,6 +73,14 @@ class SlowReplay:
         self._received: list[Key] = []  # and not confirmed yet
         self._unstored: list[ReplayResult] = []
         self._num_restarts = 0  # since the last answer
+        if options.num_envs_per_worker > 1:
+            if num_workers:
+                raise ValueError(
+                    "trajectories are replayed side by side in the driver's process only; use "
+                    f"`num_replay_workers=0` with `num_envs_per_replay_worker="
+                    f"{options.num_envs_per_worker}`, or leave that at 1"
+                )
+            self._worker_here().ready()  # says at once if there is no vector form
         self.coordinator: ActorHandle = self._start_coordinator(recovers=False)
 
     def submit(self, requests: list[ReplayRequest]) -> None:
@@ -215,25 +225,67 @@ class SlowReplay:
 
     def _replay_taken(self) -> None:
         while self._taken:
-            result = self._replay_here(self._taken[0])
-            del self._taken[0]
-            self._done.append(result)
-            self._watch.observe(result)
+            group = self._together(self._taken)
+            results = self._replay_here(group)
+            del self._taken[: len(group)]
+            self._done += results
+            for result in results:
+                self._watch.observe(result)
             failure = self._watch.failure()
             if failure is not None:
                 raise failure
 
-    def _replay_here(self, request: ReplayRequest) -> ReplayResult:
-        if self._worker is None:
-            self._worker = ReplayWorker(self._pair, self._options.labels)
-        options, claims = self._options, self._options.is_shared
-        with self._lease(options.claim(request), 1 if claims else None):
-            retries = Retries(request, options.max_retries, self._lookup(request))
-            self._num_reused += retries.result.num_reused
-            for rows in retries.asks():
-                with self._lease(options.licence, options.max_concurrent_replays):
-                    part = self._worker.replay(request.rows(rows), self.run, uuid.uuid4().hex)
+    def _together(self, requests: list[ReplayRequest]) -> list[ReplayRequest]:
+        """Return the first requests, as many as can be replayed at once: no trajectory twice."""
+        together: dict[str, ReplayRequest] = {}
+        for request in requests[: self._options.num_envs_per_worker]:
+            name = identities(request)[0] if request.kind == "trajectory" else ""
+            if not name or name in together:
+                break
+            together[name] = request
+        return list(together.values()) or requests[:1]
+
+    def _replay_here(self, requests: list[ReplayRequest]) -> list[ReplayResult]:
+        """Look up, replay what is not known, together at first, and alone what failed."""
+        options = self._options
+        with ExitStack() as claims:
+            if options.is_shared:  # in one order, or two runs could wait for each other
+                for claim in sorted(map(options.claim, requests)):
+                    claims.enter_context(self._lease(claim, 1))
+            purchases = [
+                Retries(request, options.max_retries, self._lookup(request)) for request in requests
+            ]
+            self._num_reused += sum(retries.result.num_reused for retries in purchases)
+            asked = [(retries, retries.asks()) for retries in purchases]
+            missing = [(*item, rows) for item in asked for rows in islice(item[1], 1)]
+            parts = self._attempt([r.result.request.rows(rows) for r, _, rows in missing])
+            for (retries, asks, rows), part in zip(missing, parts, strict=True):
                 retries.add(part, rows)
+                for again in asks:
+                    (part,) = self._attempt([retries.result.request.rows(again)])
+                    retries.add(part, again)
+        return [self._settled(retries) for retries in purchases]
+
+    def _attempt(self, requests: list[ReplayRequest]) -> list[ReplayResult]:
+        if not requests:
+            return []
+        names = [uuid.uuid4().hex for _ in requests]
+        worker, options = self._worker_here(), self._options
+        with self._lease(options.licence, options.max_concurrent_replays):
+            if len(requests) > 1:
+                return worker.replay_side_by_side(requests, self.run, names)
+            return [worker.replay(requests[0], self.run, names[0])]
+
+    def _worker_here(self) -> ReplayWorker:
+        if self._worker is None:
+            options = self._options
+            self._worker = ReplayWorker(
+                self._pair, options.labels, num_envs=options.num_envs_per_worker
+            )
+        return self._worker
+
+    def _settled(self, retries: Retries) -> ReplayResult:
+        """Return the answer, its failure counted and noted on disk."""
         result = retries.result
         self._num_retries += retries.num_retries
         self._num_lost += result.error is not None

@@ -30,6 +30,8 @@ class ReplayOptions:
         max_failure_rate: Share of the last 100 labels that may fail before replays stop; 1 never.
         max_concurrent_replays: Replays at a time of all trials on the cluster that have the same
             ``licence``; None does not limit them.
+        num_envs_per_worker: Trajectories that are replayed side by side, in the slow simulator's
+            native vector form; only without workers.
         licence: What the limit is about; by default the slow simulator.
 
     Raises:
@@ -46,6 +48,7 @@ class ReplayOptions:
     max_replays_per_worker: int | None = None
     max_failure_rate: float = 1.0
     max_concurrent_replays: int | None = None
+    num_envs_per_worker: int = 1
     licence: str = "slow simulator"
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class ReplayOptions:
             raise ValueError(
                 f"`step_timeout_s` must be positive or None, got {self.step_timeout_s}"
             )
+        if self.num_envs_per_worker < 1:
+            raise ValueError(f"`num_envs_per_worker` must be >= 1, got {self.num_envs_per_worker}")
         if not re.fullmatch(r"[\w.-]+", self.run):  # it names files
             raise ValueError(f"`run` must be letters, digits, '_', '.' or '-', got {self.run!r}")
         for name in ("max_replays_per_worker", "max_concurrent_replays"):

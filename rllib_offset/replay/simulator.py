@@ -18,6 +18,7 @@ from rllib_offset.columns import (
     STATE,
     TERMINATED,
     VALID,
+    Columns,
 )
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.replay.termination import Termination
@@ -28,7 +29,7 @@ from rllib_offset.simulator_state import (
     set_simulator_state,
 )
 
-__all__ = ["Row", "Simulator", "check_like"]
+__all__ = ["Blame", "Row", "Simulator", "check_like", "check_shape", "mark_valid"]
 
 _ARRAYS = (OBS, MEASUREMENT, STATE, NEXT_STATE)  # of a row; the others are single values
 
@@ -64,7 +65,7 @@ class Simulator:
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self.time_s, self.num_steps = 0.0, 0
         self._is_timed = False
-        self.blame = _Blame(name, termination)
+        self.blame = Blame(name, termination)
         self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
         self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
 
@@ -107,7 +108,7 @@ class Simulator:
         with self.blame:
             obs, reward, terminated, truncated, info = answer
             row = _row(obs, reward, terminated, info) | state
-            _check_shape("observation", row[OBS], self._obs_shape)
+            check_shape("observation", row[OBS], self._obs_shape)
             if self.can_get:
                 row[NEXT_STATE] = self._state = get_simulator_state(self.env)
         return row, bool(terminated or truncated)
@@ -135,7 +136,7 @@ class Simulator:
             self.time_s += time.perf_counter() - start_s
 
 
-class _Blame:
+class Blame:
     """Says of whatever is raised within that this simulator raised it.
 
     A class, as a generator costs more than a step of a fast simulator.
@@ -155,7 +156,8 @@ class _Blame:
             raise SlowSimulatorError(f"the {self._name} simulator raised {what}") from error
 
 
-def _check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) -> None:
+def check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) -> None:
+    """Refuse what has another shape than the simulator promised."""
     if shape is not None and value.shape != shape:
         raise ValueError(f"the {name} must have shape {shape}, got {value.shape}")
 
@@ -167,6 +169,13 @@ def check_like(row: Row, other: Row) -> None:
             raise ValueError(
                 f"the {name} must have shape {other[name].shape}, got {row[name].shape}"
             )
+
+
+def mark_valid(columns: Columns) -> Columns:
+    """Mark rows with a number that is not finite as invalid, those of no measurement included."""
+    results = [columns[name] for name in (OBS, REWARD, MEASUREMENT) if name in columns]
+    is_finite = [np.isfinite(column.reshape(len(column), -1)).all(axis=1) for column in results]
+    return columns | {VALID: np.logical_and.reduce([columns[VALID], *is_finite])}
 
 
 def _row(obs: Any, reward: Any, terminated: Any, info: dict[str, Any]) -> Row:

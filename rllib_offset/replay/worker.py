@@ -6,9 +6,7 @@ Neither torch nor Ray is imported here: a process that replays starts as fast as
 import logging
 import math
 import os
-import random
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -21,23 +19,23 @@ from rllib_offset.columns import (
     MEASUREMENT,
     OBS,
     PREV_OBS,
-    REWARD,
     STATE,
     TIME,
-    VALID,
     Columns,
     slice_columns,
 )
 from rllib_offset.errors import SlowSimulatorError
-from rllib_offset.pair import EnvPair
+from rllib_offset.pair import AnyVectorEnv, EnvPair
+from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
 from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
-from rllib_offset.replay.simulator import Row, Simulator, check_like
+from rllib_offset.replay.side_by_side import replay_side_by_side
+from rllib_offset.replay.simulator import Row, Simulator, check_like, mark_valid
 from rllib_offset.replay.termination import Termination, termination
 from rllib_offset.store import StoreLocation
 from rllib_offset.tables import to_table
 
-__all__ = ["ReplayWorker", "preserved_global_rng", "replay"]
+__all__ = ["ReplayWorker", "replay"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +52,7 @@ class ReplayWorker:
         pair: The two simulators.
         labels: Where finished steps are written, before anybody sees them; None keeps nothing.
         step_timeout_s: The process ends itself, and says where it was, if a step takes longer.
+        num_envs: Trajectories that :meth:`replay_side_by_side` takes at most.
     """
 
     def __init__(
@@ -61,8 +60,11 @@ class ReplayWorker:
         pair: EnvPair,
         labels: StoreLocation | None = None,
         step_timeout_s: float | None = None,
+        num_envs: int = 1,
     ) -> None:
         self.pair = pair
+        self._num_envs = num_envs
+        self._lanes: AnyVectorEnv | None = None
         self._step_timeout_s = step_timeout_s
         self._location = labels
         self._labels: KnownLabels | None = None
@@ -74,6 +76,10 @@ class ReplayWorker:
         """Build the simulators, which may take its time."""
         if self._slow is None:
             self._slow, self._fast = self.pair.make_slow(), self.pair.make_fast()
+        if self._lanes is None and self._num_envs > 1:
+            self._lanes = self.pair.make_slow_lanes(self._num_envs)
+            seeds: Any = list(range(self._num_envs))
+            self._lanes.reset(seed=seeds)  # all of them: later on only those that are used
         if self._location is not None and self._labels is None:
             self._labels = KnownLabels(self._location)
             to_table({"": np.zeros(1)})  # pyarrow's first takes 0.3 s: not while a result waits
@@ -99,17 +105,43 @@ class ReplayWorker:
         self._num_failures = 0 if result.error is None else self._num_failures + 1
         return result
 
+    def replay_side_by_side(
+        self, requests: Sequence[ReplayRequest], run: str, purchases: Sequence[str]
+    ) -> list[ReplayResult]:
+        """Answer requests for trajectories together, in the slow simulator's native vector form.
+
+        Args:
+            requests: What to replay, at most ``num_envs``.
+            run: Who pays.
+            purchases: Name each attempt in the store.
+        """
+        self.ready()
+        assert self._lanes is not None
+        writers = None
+        if self._labels is not None:
+            writers = [LabelWriter(self._labels, run=run, purchase=name) for name in purchases]
+        results = replay_side_by_side(requests, self._lanes, writers)
+        if all(result.error for result in results):  # it may be broken
+            self._close([self._lanes])
+            self._lanes = None
+        return results
+
     def pid(self) -> int:
         """Return the id of this process."""
         return os.getpid()
 
     def close(self) -> None:
         """Close both simulators; what they raise meanwhile changes nothing any more."""
-        envs, self._slow, self._fast = (self._slow, self._fast), None, None
+        envs = [self._slow, self._fast, self._lanes]
+        self._slow = self._fast = self._lanes = None
+        self._close(envs)
+
+    @staticmethod
+    def _close(envs: list[Any]) -> None:
         for env in envs:
             if env is not None:
                 try:
-                    env.close()  # type: ignore[no-untyped-call]
+                    env.close()
                 except Exception:
                     logger.warning("a simulator could not be closed", exc_info=True)
 
@@ -144,31 +176,13 @@ def replay(
         fast = None if fast_env is None else Simulator("fast", fast_env, sigterm)
         log = _Log(request, slow, sigterm, writer, on_error)
         try:
-            with preserved_global_rng(zlib.crc32(repr(request.key).encode())):
+            with preserved_global_rng(seed_of(request)):
                 _KINDS[request.kind](request, slow, fast, log)
         except BaseException:  # a signal: no simulator's error comes so far
             log.leave()
             raise
         sigterm.hold()
         return log.close()
-
-
-@contextmanager
-def preserved_global_rng(seed: int | None = None) -> Iterator[None]:
-    """Keep a simulator's use of ``random`` and ``np.random`` from anyone else's.
-
-    Args:
-        seed: Seeds both within the block; None leaves them as they are.
-    """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class _Log:
@@ -347,16 +361,12 @@ def _step_from(simulator: Simulator, state: NDArray[np.float64], action: NDArray
 
 
 def _columns(rows: list[Row]) -> Columns:
-    """Stack rows; one with a number that is not finite, or without its measurement, is invalid."""
+    """Stack rows; one without the measurement that others have is invalid."""
     measured = next((row[MEASUREMENT] for row in rows if MEASUREMENT in row), None)
     if measured is not None:
         blank = np.full_like(measured, np.nan)
         rows = [{MEASUREMENT: blank} | row for row in rows]
-    columns: Columns = {name: _stacked([row[name] for row in rows]) for name in rows[0]}
-    results = [columns[name] for name in (OBS, REWARD, MEASUREMENT) if name in columns]
-    is_finite = [np.isfinite(column.reshape(len(rows), -1)).all(axis=1) for column in results]
-    columns[VALID] = np.logical_and.reduce([columns[VALID], *is_finite])
-    return columns
+    return mark_valid({name: _stacked([row[name] for row in rows]) for name in rows[0]})
 
 
 def _stacked(values: list[Any]) -> NDArray[Any]:

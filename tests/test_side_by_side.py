@@ -1,0 +1,256 @@
+"""Trajectories side by side answer as each would alone, and fail without taking others along."""
+
+import numpy as np
+import pytest
+
+from rllib_offset import OffsetA2CConfig
+from rllib_offset.columns import MEASUREMENT, TIME
+from rllib_offset.fingerprint import label_location
+from rllib_offset.pair import EnvPair, make_env, make_vector_env
+from rllib_offset.replay.client import SlowReplay
+from rllib_offset.replay.known import KnownLabels, LabelWriter
+from rllib_offset.replay.requests import ReplayRequest
+from rllib_offset.replay.side_by_side import replay_side_by_side
+from rllib_offset.replay.worker import ReplayWorker, replay
+from tests import envs
+
+FAST = "rllib_offset.envs:rllib_offset/RewardOffsetPointMass-v0"
+SLOW = "rllib_offset.envs:rllib_offset/PointMass-v0"
+PAIR = EnvPair(FAST, SLOW)
+
+
+def trajectory(number, length=6):
+    rng = np.random.default_rng(number)
+    actions = rng.uniform(-1, 1, (length, 2)).astype(np.float32)
+    fast = {TIME: np.arange(length)}
+    return ReplayRequest((1, number), "trajectory", actions, seed=number, fast=fast)
+
+
+def lanes(env_class, number=4, **config):
+    made = make_vector_env(lambda given: env_class(given), config, number)
+    made.reset(seed=list(range(number)))
+    return made
+
+
+def assert_as_alone(results, env):
+    for result in results:
+        alone = replay(result.request, env)
+        assert (result.error, result.num_steps) == (None, alone.num_steps)
+        assert result.sim_time_s > 0
+        np.testing.assert_array_equal(result.index, alone.index)
+        np.testing.assert_array_equal(result.fast[TIME], alone.fast[TIME])
+        if MEASUREMENT not in alone.slow:  # nothing was measured in the whole trajectory
+            assert np.isnan(result.slow.pop(MEASUREMENT, np.nan)).all()
+        assert set(alone.slow) == set(result.slow)
+        for name, column in result.slow.items():
+            assert column.dtype == alone.slow[name].dtype
+            np.testing.assert_array_equal(column, alone.slow[name], err_msg=name)
+
+
+@pytest.mark.parametrize("length", [1, 6, 150])
+def test_a_native_vector_form_answers_as_one_environment(length):
+    requests = [trajectory(k, length=max(1, length - k)) for k in range(4)]
+    results = replay_side_by_side(requests, make_vector_env(SLOW, {}, 5))
+    assert [result.request for result in results] == requests
+    assert_as_alone(results, make_env(SLOW))
+
+
+def test_each_trajectory_stops_where_its_episode_ends():
+    config = {"limit": 1.0, "length": 5}
+    requests = [trajectory(k) for k in range(4)]
+    results = replay_side_by_side(requests, lanes(envs.CountingEnv, **config))
+    assert_as_alone(results, envs.CountingEnv(config))
+    assert len({len(result.index) for result in results}) > 1
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_measurements_and_their_validity_are_those_of_one_environment(is_silent):
+    config = {"invalid_above": 0.0, "is_silent": is_silent}
+    results = replay_side_by_side(
+        [trajectory(k) for k in range(4)], lanes(envs.OutcomeEnv, **config)
+    )
+    assert_as_alone(results, envs.OutcomeEnv(config))
+
+
+# --- failures ---
+
+
+def test_rows_before_an_exception_are_kept_and_what_had_ended_is_complete(tmp_path):
+    (tmp_path / "flag").touch()
+    faulty = lanes(envs.FaultyEnv, flag=str(tmp_path / "flag"), at_step=3, how="raise")
+    requests = [trajectory(0, length=3), trajectory(1, length=5), trajectory(2, length=9)]
+    results = replay_side_by_side(requests, faulty)
+    assert [result.index.tolist() for result in results] == [[0, 1, 2]] * 3
+    assert [result.num_steps for result in results] == [3, 3, 3]
+    assert results[0].error is None
+    for result in results[1:]:
+        seed = result.request.seed
+        assert "slow simulator raised ArithmeticError: the mesh is tangled" in result.error
+        assert f"seed {seed}, step 3, beside other trajectories; replay (1, {seed})" in result.error
+
+
+def test_a_simulator_that_cannot_be_reset_returns_nothing():
+    broken = lanes(envs.StatefulEnv)
+    broken.envs[1].reset = None
+    for result in replay_side_by_side([trajectory(0), trajectory(1)], broken):
+        assert (result.slow, result.num_steps) == (None, 0)
+        assert "step 0" in result.error
+
+
+def test_observations_of_another_shape_are_the_simulators_fault():
+    wrong = make_vector_env(SLOW, {}, 2)
+    wrong.observation_space = make_vector_env(SLOW, {}, 3).observation_space
+    (result,) = replay_side_by_side([trajectory(0)], wrong)
+    assert "observations must have shape (3, 3), got (2, 3)" in result.error
+
+
+def test_a_simulator_that_draws_from_a_global_generator_is_refused():
+    with pytest.raises(ValueError, match=r"draws from `random` or `np.random`.*worker=1"):
+        replay_side_by_side([trajectory(0), trajectory(1)], lanes(envs.GlobalRandomEnv))
+
+
+# --- what is on disk ---
+
+
+@pytest.fixture
+def location(tmp_path):
+    return label_location(PAIR, str(tmp_path / "labels"))
+
+
+def test_every_row_is_in_the_store_under_its_own_attempt(location):
+    worker = ReplayWorker(PAIR, location, num_envs=3)
+    requests = [trajectory(k, length=4 + k) for k in range(3)]
+    results = worker.replay_side_by_side(requests, "run", ["a", "b", "c"])
+    known = KnownLabels(location)
+    for request, result in zip(requests, results, strict=True):
+        found = known.lookup_latest(request, "run")
+        assert (found.num_steps, found.error) == (len(request), None)
+        assert found.purchase == result.purchase
+        for name, column in result.slow.items():
+            np.testing.assert_array_equal(column, found.slow[name])
+    worker.close()
+
+
+def test_a_row_is_on_disk_before_the_next_step_of_a_slow_simulator(location):
+    known, seen = KnownLabels(location), []
+
+    class Watched(envs.SleepyEnv):
+        def step(self, action):
+            files = list((known.store.local_folder / "attempts").iterdir())
+            seen.append(sum(file.stat().st_size for file in files))
+            return super().step(action)
+
+    writers = [LabelWriter(known, run="run", purchase=name) for name in "ab"]
+    requests = [trajectory(0, length=3), trajectory(1, length=3)]
+    replay_side_by_side(requests, lanes(Watched, 2, step_cost_s=0.02), writers)
+    assert seen[0] < seen[2] < seen[4]
+    assert all(known.lookup_latest(request, "run").num_steps == 3 for request in requests)
+
+
+# --- the driver's side ---
+
+
+@pytest.fixture
+def client_of(ray_cluster):
+    made = []
+
+    def make(pair=PAIR, **options):
+        made.append(SlowReplay(pair, num_workers=0, num_envs_per_worker=3, **options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.shutdown()
+
+
+@pytest.mark.ray
+def test_a_driver_replays_in_groups_and_hands_out_in_order(client_of, monkeypatch):
+    sizes = []
+    whole = ReplayWorker.replay_side_by_side
+
+    def counted(worker, requests, *args):
+        sizes.append(len(requests))
+        return whole(worker, requests, *args)
+
+    monkeypatch.setattr(ReplayWorker, "replay_side_by_side", counted)
+    client = client_of()
+    requests = [trajectory(k) for k in range(7)]
+    client.submit(requests[::-1])
+    results = client.gather(1)
+    assert [result.request.key for result in results] == [request.key for request in requests]
+    assert_as_alone(results, make_env(SLOW))
+    assert sizes == [3, 3]  # and one alone
+
+
+@pytest.mark.ray
+def test_what_fails_side_by_side_is_replayed_alone(client_of):
+    client = client_of(EnvPair(FAST, "tests.envs:tests/Brittle-v0"), max_retries=1)
+    requests = [trajectory(0, length=2), trajectory(1), trajectory(2)]
+    client.submit(requests)
+    results = client.gather(1)
+    assert [result.error for result in results] == [None] * 3
+    assert [result.num_steps for result in results] == [2, 2 + 6, 2 + 6]
+    assert [result.num_wasted for result in results] == [0, 2, 2]
+    assert client.stats()["num_retries"] == 2
+    for result in results:
+        alone = replay(result.request, make_env(SLOW))
+        np.testing.assert_array_equal(result.slow["obs"], alone.slow["obs"])
+
+
+@pytest.mark.ray
+def test_nothing_is_bought_twice(client_of, location):
+    twins = [trajectory(0), ReplayRequest((1, 9), "trajectory", trajectory(0).actions, seed=0)]
+    first = client_of(labels=location, run="first", is_shared=True)
+    first.submit([*twins, trajectory(1)])
+    assert sum(result.num_steps for result in first.gather(1)) == 2 * 6
+    second = client_of(labels=location, run="second", is_shared=True)
+    second.submit([trajectory(k) for k in range(3)])
+    results = second.gather(1)
+    assert [result.num_steps for result in results] == [0, 0, 6]
+    assert [result.num_reused for result in results] == [6, 6, 0]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("pair", "num_workers", "message"),
+    [
+        (PAIR, 2, "use `num_replay_workers=0`"),
+        (EnvPair("Pendulum-v1", "Pendulum-v1"), 0, "need a native vector form of 'Pendulum-v1'"),
+    ],
+)
+def test_what_cannot_be_replayed_side_by_side_is_refused(ray_cluster, pair, num_workers, message):
+    with pytest.raises(ValueError, match=message):
+        SlowReplay(pair, num_workers=num_workers, num_envs_per_worker=2)
+
+
+@pytest.mark.ray
+def test_training_is_the_same_whatever_is_replayed_together(ray_cluster):
+    def weights_and_cost(num_envs):
+        config = OffsetA2CConfig().environment(FAST).debugging(seed=0)
+        config.slow_simulator(
+            env=SLOW, num_replay_workers=0, num_envs_per_replay_worker=num_envs
+        ).labels(level="trajectory", replay_fraction=0.5)
+        algorithm = config.build_algo()
+        steps = [algorithm.train()["slow"]["num_env_steps_lifetime"] for _ in range(3)]
+        state = algorithm.get_module().get_state()
+        algorithm.stop()
+        return state, steps
+
+    (alone, alone_cost), (together, cost) = weights_and_cost(1), weights_and_cost(4)
+    assert cost == alone_cost == [1000, 1500, 2000]
+    for name, weight in alone.items():
+        np.testing.assert_array_equal(weight, together[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_replay_workers": 2}, "use `num_replay_workers=0`"),
+        ({"num_envs_per_replay_worker": 0}, "must be a whole number >= 1, got 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    config = OffsetA2CConfig().environment(FAST)
+    config.slow_simulator(**{"env": SLOW, "num_envs_per_replay_worker": 10} | settings)
+    with pytest.raises(ValueError, match=message):
+        config.validate()
