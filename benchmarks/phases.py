@@ -31,7 +31,7 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     UPDATE: [(LearnerGroup, "update")],
     "weights to the sampler": [(EnvRunnerGroup, "sync_weights"), (A2C, "_sync_weights")],
     WAIT: [(SlowReplay, "ask"), (SlowReplay, "gather")],
-    SLOW_STEPS: [(ReplayWorker, "replay")],
+    SLOW_STEPS: [(ReplayWorker, "replay"), (ReplayWorker, "replay_side_by_side")],
     "predictor: labels": [(OffsetEstimator, "add")],
     FIT: [(OffsetEstimator, "fit")],
     "everything else": [(Algorithm, "train")],

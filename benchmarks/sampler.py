@@ -1,9 +1,10 @@
 """Environment steps per second of the sampler, against RLlib's own runner and a bare loop.
 
-The bare loop is the limit: policy, environment and, where there is one, predictor, each called
-once per tick on all lanes as the sampler calls them; nothing is recorded, no episode is built, no
-seed is set, nobody asks how far the members of the predictor agree. Everything runs on one torch
-thread. ``of the limit`` compares rounds that alternate.
+Both bare loops call policy, environment and, where there is one, predictor once per tick on all
+lanes; nothing is recorded, no episode is built, no seed is set, nobody asks how far the members of
+the predictor agree. The policy of the *torch loop* is a plain torch network in inference mode, as
+one would write it. The *limit* makes the sampler's own calls, which are cheaper. Everything runs on
+one torch thread. Ratios compare rounds that alternate.
 
 Command: python benchmarks/sampler.py [--rounds 5] [--lanes 1 8 32 128 512]
 """
@@ -20,6 +21,8 @@ from measuring import FAST, SLOW, Spread, keep, machine, rounds_of, start_ray
 from pairs import LimitedPointMass
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from torch import nn
+from torch.distributions import Normal
 
 from rllib_offset import OffsetA2CConfig
 from rllib_offset.correction import OffsetCorrection
@@ -31,7 +34,7 @@ from rllib_offset.policy import SamplingPolicy
 
 EPISODE = 100
 STEPS = 4_000  # per round and sampler, at least one episode on every lane
-OURS, LIMIT, STOCK = "ours", "limit", "stock"
+OURS, LIMIT, TORCH_LOOP, STOCK = "ours", "limit", "torch loop", "stock"
 
 
 def fitted_correction() -> OffsetCorrection:
@@ -67,18 +70,38 @@ def stock(env: EnvSpec, lanes: int) -> Callable[[], Any]:
     return partial(runner.sample, num_timesteps=_ticks(lanes) * lanes)
 
 
-def bare_loop(env: EnvSpec, lanes: int, predictor: NumpyPredictor | None) -> Callable[[], None]:
-    envs = make_vector_env(env, {}, lanes)
-    assert envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+def own_policy(env: EnvSpec, lanes: int) -> Callable[[Any], Any]:
+    """The sampler's own way from observations to actions."""
     runner = OffsetEnvRunner(config=pair_config(env, lanes), worker_index=0, num_workers=0)
     policy = SamplingPolicy(runner.module)
+    return lambda obs: policy.act(obs, explore=True)[0]
+
+
+def torch_policy() -> Callable[[Any], Any]:
+    """The same network, written down in torch."""
+    actor = nn.Sequential(
+        nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4)
+    )
+
+    @torch.inference_mode()
+    def act(obs: Any) -> Any:
+        mean, log_std = actor(torch.from_numpy(obs)).chunk(2, dim=-1)
+        return Normal(mean, log_std.exp(), validate_args=False).sample().numpy()
+
+    return act
+
+
+def bare_loop(
+    env: EnvSpec, lanes: int, act: Callable[[Any], Any], predictor: NumpyPredictor | None
+) -> Callable[[], None]:
+    envs = make_vector_env(env, {}, lanes)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED
 
     def loop() -> None:
         for tick in range(_ticks(lanes)):
             if tick % EPISODE == 0:
                 obs, _ = envs.reset(seed=tick)
-            actions, _ = policy.act(obs, explore=True)
-            obs, *_ = envs.step(actions)
+            obs, *_ = envs.step(act(obs))
             if predictor is not None:
                 obs = obs + predictor(obs)[:, :3]
 
@@ -100,20 +123,23 @@ def main() -> None:
     correction = fitted_correction()
     print(f"{machine()}; steps per second\n")
     print(
-        f"{'environment':<12}{'predictor':<11}{'lanes':>5}{'ours':>10}{'limit':>10}{'stock':>10}"
-        f"{'of the limit':>24}{'x stock':>24}"
+        f"{'environment':<12}{'predictor':<11}{'lanes':>5}"
+        + "".join(f"{name:>12}" for name in (OURS, LIMIT, TORCH_LOOP, STOCK))
+        + f"{'of the limit':>24}{'of the torch loop':>24}{'x stock':>24}"
     )
     figures = []
     for kind, env in (("native", FAST), ("scalar", LimitedPointMass)):
         for lanes in options.lanes:
             for used in (None, correction):
                 speeds = _speeds(env, lanes, used, options.rounds)
-                of_limit = Spread.of_ratios(speeds[OURS], speeds[LIMIT])
-                times_stock = Spread.of_ratios(speeds[OURS], speeds[STOCK])
-                medians = "".join(f"{Spread.of(speeds[n]).median:>10,.0f}" for n in speeds)
+                of_limit, of_torch, times_stock = (
+                    Spread.of_ratios(speeds[OURS], speeds[peer])
+                    for peer in (LIMIT, TORCH_LOOP, STOCK)
+                )
+                medians = "".join(f"{Spread.of(speeds[n]).median:>12,.0f}" for n in speeds)
                 print(
                     f"{kind:<12}{'with' if used else 'without':<11}{lanes:>5}{medians}"
-                    f"{of_limit:>24.2f}{times_stock:>24.1f}",
+                    f"{of_limit:>24.2f}{of_torch:>24.2f}{times_stock:>24.1f}",
                     flush=True,
                 )
                 figures.append({"env": kind, "predictor": used is not None, "lanes": lanes})
@@ -127,7 +153,8 @@ def _speeds(
     predictor = None if correction is None else correction.predictor
     samplers = {
         OURS: ours(env, lanes, correction),
-        LIMIT: bare_loop(env, lanes, predictor),
+        LIMIT: bare_loop(env, lanes, own_policy(env, lanes), predictor),
+        TORCH_LOOP: bare_loop(env, lanes, torch_policy(), predictor),
         STOCK: stock(env, lanes),
     }
     rounds_of(samplers, 1)

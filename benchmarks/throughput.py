@@ -3,7 +3,9 @@
 All train on PointMass, batches of 1000 steps from 10 environments side by side, networks of two
 layers of 64. Rounds alternate: every trainer trains for a few batches, then the next one, so that
 a slow moment of the machine hits all of them. Prints steps per second, the ratio to each peer, and
-where an iteration's time goes.
+where an iteration's time goes. RLlib reports after every batch, unless told otherwise; what trains
+a whole round per report is compared with RLlib's PPO doing the same (Stable-Baselines3 never
+reports here: by itself it does so after 100 batches).
 
 Command: python benchmarks/throughput.py [--rounds 7] [--batches 10]
 Needs: pip install 'rllib-offset[sb3]'
@@ -12,6 +14,7 @@ Needs: pip install 'rllib-offset[sb3]'
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -28,19 +31,35 @@ from rllib_offset import A2CConfig, OffsetA2CConfig
 BATCH, LANES = 1000, 10
 _WARM_UP = 5  # batches
 SB3, PPO = "Stable-Baselines3 A2C", "RLlib PPO, one epoch"
+ONE_REPORT = ", one report"  # per round
 
 
-def trainers() -> dict[str, Callable[[], Any]]:
-    """Each trains one batch when called."""
-    return {
+def trainers(batches: int) -> dict[str, Callable[[], Any]]:
+    """Each trains so many batches when called."""
+    each: dict[str, Callable[[], Any]] = {
         SB3: sb3_a2c(),
         PPO: rllib_ppo().train,
         "A2C": a2c().train,
         "A2C, a batch sampled once for all": without_sampling(a2c(lr=1e-9)).train,
         "OffsetA2C, single steps": offset("sample", workers=1).train,
-        "OffsetA2C, trajectories in process": offset("trajectory", workers=0).train,
+        "OffsetA2C, in process, one by one": offset("trajectory", workers=0).train,
+        "OffsetA2C, in process, side by side": offset("trajectory", workers=0, lanes=LANES).train,
         "OffsetA2C, trajectories by 2 workers": offset("trajectory", workers=2).train,
     }
+    together = {
+        PPO: rllib_ppo(batches),
+        "OffsetA2C, single steps": offset("sample", workers=1, batches=batches),
+        "OffsetA2C, side by side": offset("trajectory", 0, lanes=LANES, batches=batches),
+    }
+    return {
+        **{name: partial(_repeat, train, batches) for name, train in each.items()},
+        **{f"{name}{ONE_REPORT}": algorithm.train for name, algorithm in together.items()},
+    }
+
+
+def _repeat(train: Callable[[], Any], batches: int) -> None:
+    for _ in range(batches):
+        train()
 
 
 def sb3_a2c() -> Callable[[], Any]:
@@ -50,13 +69,13 @@ def sb3_a2c() -> Callable[[], Any]:
     return lambda: model.learn(BATCH, reset_num_timesteps=False)
 
 
-def rllib_ppo() -> Algorithm:
+def rllib_ppo(batches: int = 1) -> Algorithm:
     """PPO with RLlib's own runner and one pass over the batch."""
     config = PPOConfig().environment(SLOW).debugging(seed=0)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=LANES)
     config.training(train_batch_size_per_learner=BATCH, num_epochs=1, minibatch_size=BATCH)
     config.rl_module(model_config={"fcnet_hiddens": [64, 64], "vf_share_layers": False})
-    return config.build_algo()
+    return config.reporting(min_sample_timesteps_per_iteration=batches * BATCH).build_algo()
 
 
 def a2c(**training: Any) -> Algorithm:
@@ -73,12 +92,19 @@ def without_sampling(algorithm: Algorithm) -> Algorithm:
     return algorithm
 
 
-def offset(level: str, workers: int) -> Algorithm:
-    """The whole pipeline: labels trickle in (single steps), or every trajectory is replayed."""
+def offset(level: str, workers: int, *, lanes: int = 1, batches: int = 1) -> Algorithm:
+    """The whole pipeline: labels trickle in (single steps), or every trajectory is replayed.
+
+    Args:
+        level: Of the labels.
+        workers: Replay processes; 0 replays in the driver's.
+        lanes: Trajectories replayed side by side.
+        batches: Trained per report.
+    """
     config = OffsetA2CConfig().environment(FAST).debugging(seed=0)
-    config.slow_simulator(env=SLOW, num_replay_workers=workers)
+    config.slow_simulator(env=SLOW, num_replay_workers=workers, num_envs_per_replay_worker=lanes)
     config.labels(level=level, initial=50, per_iteration=1, replay_fraction=1.0)
-    return config.build_algo()
+    return config.reporting(min_sample_timesteps_per_iteration=batches * BATCH).build_algo()
 
 
 def breakdown_ms(algorithm: Algorithm, batches: int) -> dict[str, float]:
@@ -93,10 +119,7 @@ def breakdown_ms(algorithm: Algorithm, batches: int) -> dict[str, float]:
 
 def compare(rounds: int, batches: int) -> dict[str, list[float]]:
     """Steps per second of each trainer, round by round."""
-    trained = {
-        name: lambda train=train: [train() for _ in range(batches)]
-        for name, train in trainers().items()
-    }
+    trained = trainers(batches)
     rounds_of(trained, 1)  # the first fit and the first batches warm up
     times = rounds_of(trained, rounds)
     return {name: [BATCH * batches / s for s in spent] for name, spent in times.items()}
@@ -113,11 +136,13 @@ def main() -> None:
     speeds = compare(options.rounds, options.batches)
     print(f"{'':<38}{'steps/s':>9}{'x SB3 A2C':>24}{'x RLlib PPO':>24}")
     for name, speed in speeds.items():
-        to_sb3, to_ppo = (Spread.of_ratios(speed, speeds[peer]) for peer in (SB3, PPO))
+        ppo = f"{PPO}{ONE_REPORT}" if name.endswith(ONE_REPORT) else PPO
+        to_sb3, to_ppo = (Spread.of_ratios(speed, speeds[peer]) for peer in (SB3, ppo))
         print(f"{name:<38}{Spread.of(speed).median:>9,.0f}{to_sb3:>24.2f}{to_ppo:>24.2f}")
     parts = {
         "single steps": breakdown_ms(offset("sample", workers=1), 5 * options.batches),
-        "in process": breakdown_ms(offset("trajectory", workers=0), options.batches),
+        "one by one": breakdown_ms(offset("trajectory", workers=0), options.batches),
+        "side by side": breakdown_ms(offset("trajectory", 0, lanes=LANES), options.batches),
         "2 workers": breakdown_ms(offset("trajectory", workers=2), options.batches),
     }
     print(f"\n{'milliseconds per iteration':<38}" + "".join(f"{name:>15}" for name in parts))
