@@ -4,8 +4,6 @@
 """
 
 import logging
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from ray.tune.registry import register_trainable
 
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
-from rllib_offset.batch_time_log import log_batch_time
+from rllib_offset.batch_time_log import Mark, log_batch_time
 from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetBroadcast
@@ -103,14 +101,14 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     def training_step(self) -> None:
         if self.version == 0:
             self.buy_initial_labels()
-        started_s, ledger = time.perf_counter(), replace(self.ledger)
+        begin = Mark.of(self)
         with torch_threads(max(1, int(self.config.num_cpus_for_main_process))):
             super().training_step()  # collect corrected trajectories, update theta
         labels = self._decide_on_dynamics(self.gather_labels())
         self.fit_offset(labels)  # update phi
         self.version += 1
         self.broadcast_offset()
-        log_batch_time(self, time.perf_counter() - started_s, ledger)
+        log_batch_time(self, begin)
 
     def buy_initial_labels(self) -> None:
         """Label well-spread states before training, and decide on the mode if that is open."""

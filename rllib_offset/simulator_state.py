@@ -6,6 +6,7 @@ state is what the next step depends on: a wrapper's count of steps (``TimeLimit`
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -28,6 +29,7 @@ __all__ = [
     "set_simulator_states",
     "simulator_state_space",
     "state_divergence",
+    "state_reader",
 ]
 
 AnyEnv = gym.Env[Any, Any]
@@ -45,10 +47,19 @@ def get_simulator_state(env: AnyEnv) -> NDArray[np.float64]:
         >>> get_simulator_state(env).shape
         (4,)
     """
+    return state_reader(env)()
+
+
+def state_reader(env: AnyEnv) -> Callable[[], NDArray[np.float64]]:
+    """Return :func:`get_simulator_state` of an environment that is looked into only once.
+
+    Raises:
+        ValueError: If the environment offers no state.
+    """
     read = getattr(_adapter(env), "get_simulator_state", None)
     if not callable(read):
         raise ValueError(f"{_name(env)} offers no state; add `get_simulator_state()` to the class")
-    return np.array(read(), dtype=np.float64).reshape(-1)
+    return lambda: np.array(read(), dtype=np.float64).reshape(-1)
 
 
 def set_simulator_state(env: AnyEnv, state: ArrayLike) -> None:

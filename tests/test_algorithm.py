@@ -14,6 +14,7 @@ from ray.rllib.algorithms.sac import SAC
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from rllib_offset import A2CConfig, OffsetA2CConfig, OffsetMixin, OffsetPPOConfig
+from rllib_offset.batch_time import BatchTime
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetEnvRunner
 
@@ -75,6 +76,35 @@ def test_one_seed_gives_the_same_results_again_and_another_seed_does_not():
     first, again = (trained(small(OffsetA2CConfig())) for _ in range(2))
     other = trained(small(OffsetA2CConfig()).debugging(seed=4))
     assert first == again != other
+
+
+@pytest.mark.parametrize("level", ["sample", "trajectory"])
+def test_several_updates_per_report_are_those_of_as_many_reports(level, monkeypatch):
+    sampled = []
+
+    def noted(**measured):
+        sampled.append((measured["env_steps"], measured["slow_steps"]))
+        return BatchTime(**measured)
+
+    monkeypatch.setattr("rllib_offset.batch_time_log.BatchTime", noted)
+
+    def result_of(updates, reports):
+        config = small(OffsetA2CConfig()).labels(level=level, initial=10, per_iteration=2)
+        config.reporting(min_sample_timesteps_per_iteration=updates * 200)
+        algorithm = config.build_algo()
+        try:
+            results = [algorithm.train() for _ in range(reports)]
+            return fingerprint(algorithm), results[-1]
+        finally:
+            algorithm.stop()
+
+    (apart, last), (together, only) = result_of(1, 3), result_of(3, 1)
+    assert apart == together
+    for result in (last, only):
+        assert result["num_env_steps_sampled_lifetime"] == 600
+        assert result["slow"]["num_env_steps_lifetime"] == {"sample": 16, "trajectory": 600}[level]
+    assert sampled[:3] == sampled[3:]  # not added up since the last report
+    assert [env_steps for env_steps, _ in sampled] == [200] * 6
 
 
 def test_equal_simulators_leave_offset_a2c_equal_to_a2c():

@@ -25,8 +25,8 @@ from rllib_offset.replay.termination import Termination
 from rllib_offset.simulator_state import (
     can_get_simulator_state,
     can_set_simulator_state,
-    get_simulator_state,
     set_simulator_state,
+    state_reader,
 )
 
 __all__ = ["Blame", "Row", "Simulator", "check_like", "check_shape", "mark_valid"]
@@ -68,10 +68,17 @@ class Simulator:
         self.blame = Blame(name, termination)
         self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
         self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
+        self._read_state: Callable[[], NDArray[np.float64]] | None = None  # since the last reset
 
     def reset(self, seed: int | None) -> NDArray[np.float32]:
         """Reset, and return the observation."""
-        obs, _ = self._call(self.env.reset, seed=seed)
+        self._state = self._read_state = None
+        start_s = time.perf_counter()
+        try:
+            with self.blame:
+                obs, _ = self.env.reset(seed=seed)
+        finally:
+            self.time_s += time.perf_counter() - start_s
         _was_reset.add(self.env)
         return np.array(obs, np.float32)
 
@@ -84,7 +91,9 @@ class Simulator:
         """Return the simulator's state."""
         if self._state is None:
             with self.blame:
-                self._state = get_simulator_state(self.env)
+                if self._read_state is None:
+                    self._read_state = state_reader(self.env)
+                self._state = self._read_state()
         return self._state
 
     def set_state(self, state: NDArray[np.float64]) -> None:
@@ -98,20 +107,25 @@ class Simulator:
 
         With a time limit, follow up with :meth:`stop_clock`.
         """
-        state = {STATE: self.state()} if self.can_get else {}
+        state = self.state() if self.can_get else None
         self._start_clock()
-        # the action is copied: a request stays as it is
-        answer = self._call(self.env.step, action.copy())
-        if self._holds:
-            self._termination.hold()
-        self.num_steps += 1
+        self._state = None  # another one from now on
+        start_s = time.perf_counter()
         with self.blame:
+            try:
+                # the action is copied: a request stays as it is
+                answer = self.env.step(action.copy())
+            finally:
+                self.time_s += time.perf_counter() - start_s
+            if self._holds:
+                self._termination.hold()
+            self.num_steps += 1
             obs, reward, terminated, truncated, info = answer
-            row = _row(obs, reward, terminated, info) | state
+            row = _row(obs, reward, terminated, info)
             check_shape("observation", row[OBS], self._obs_shape)
-            if self.can_get:
-                row[NEXT_STATE] = self._state = get_simulator_state(self.env)
-        return row, bool(terminated or truncated)
+            if state is not None:
+                row[STATE], row[NEXT_STATE] = state, self.state()
+            return row, bool(terminated or truncated)
 
     def _start_clock(self) -> None:
         """End the process if the step hangs, wherever it does: no signal reaches foreign code."""
@@ -124,16 +138,6 @@ class Simulator:
         if self._is_timed:
             faulthandler.cancel_dump_traceback_later()
             self._is_timed = False
-
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call into the simulator, timed; its state is another one afterwards."""
-        self._state = None
-        start_s = time.perf_counter()
-        try:
-            with self.blame:
-                return function(*args, **kwargs)
-        finally:
-            self.time_s += time.perf_counter() - start_s
 
 
 class Blame:
@@ -181,7 +185,9 @@ def mark_valid(columns: Columns) -> Columns:
 def _row(obs: Any, reward: Any, terminated: Any, info: dict[str, Any]) -> Row:
     row: Row = {
         OBS: np.array(obs, np.float32),
-        REWARD: np.float32(np.asarray(reward, np.float32).item()),
+        REWARD: np.float32(
+            reward if type(reward) is float else np.asarray(reward, np.float32).item()
+        ),
         TERMINATED: bool(terminated),
         VALID: bool(info.get("valid", True)),
     }
