@@ -143,10 +143,10 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 never stops.
             max_concurrent_replays: Replays at a time of all trials on the cluster, for licensed
                 simulators; ``None`` for no limit.
-            num_envs_per_replay_worker: Trajectories replayed side by side with one call per step,
-                for a slow simulator that is parallel by itself: its native vector form
-                (``vector_entry_point``), whose lanes must answer as one alone would.  Needs
-                ``num_replay_workers=0``.
+            num_envs_per_replay_worker: Trajectories, or single steps, replayed side by side with
+                one call for all, for a slow simulator that is parallel by itself: in its native
+                vector form (``vector_entry_point``), whose lanes must answer as one alone would.
+                Needs ``num_replay_workers=0``.
         """
         return self._set(
             slow_env=env,
@@ -418,8 +418,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             self._value_error("no slow simulator; call `.slow_simulator(env=...)`")
         if self.num_envs_per_replay_worker > 1 and self.num_replay_workers:
             self._value_error(
-                "trajectories are replayed side by side in the driver's process only; use "
-                "`num_replay_workers=0`, or leave `num_envs_per_replay_worker` at 1"
+                "replays side by side happen in the driver's process; use `num_replay_workers=0`, "
+                "or leave `num_envs_per_replay_worker` at 1"
             )
         if self.freeze_below is not None:
             known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}

@@ -176,6 +176,8 @@ def _check_simulators(config: Any) -> None:
     if problems := problems_at_the_start(pair):
         raise ValueError("; ".join(problems))
     config.offset_estimator(probe_pair(pair), residual=config.offset_dynamics == "different")
+    if config.num_envs_per_replay_worker > 1:
+        pair.make_slow_lanes(config.num_envs_per_replay_worker).close()
 
 
 def _check_files(spec: Mapping[str, Any], algorithm: type, config: Any) -> None:

@@ -135,7 +135,7 @@ class EnvPair:
         if isinstance(env, LaneVectorEnv):
             env.close()
             raise ValueError(
-                f"trajectories side by side need a native vector form of {self.slow!r}; register "
+                f"replays side by side need a native vector form of {self.slow!r}; register "
                 "one (`vector_entry_point`, autoreset mode DISABLED, `reset_mask`), or leave "
                 "`num_envs_per_replay_worker` at 1"
             )

@@ -23,6 +23,7 @@ __all__ = [
     "can_get_simulator_state",
     "can_get_simulator_states",
     "can_set_simulator_state",
+    "can_set_simulator_states",
     "get_simulator_state",
     "get_simulator_states",
     "set_simulator_state",
@@ -100,6 +101,13 @@ def can_get_simulator_states(env: Any) -> bool:
     if hasattr(env.unwrapped, "envs"):
         return can_get_simulator_state(env.unwrapped.envs[0])
     return callable(getattr(env.unwrapped, "get_simulator_state", None))
+
+
+def can_set_simulator_states(env: Any) -> bool:
+    """Whether :func:`set_simulator_states` works on this vector environment."""
+    if hasattr(env.unwrapped, "envs"):
+        return can_set_simulator_state(env.unwrapped.envs[0])
+    return callable(getattr(env.unwrapped, "set_simulator_state", None))
 
 
 def get_simulator_states(env: Any) -> NDArray[np.float64]:

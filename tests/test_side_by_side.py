@@ -1,4 +1,4 @@
-"""Trajectories side by side answer as each would alone, and fail without taking others along."""
+"""What is replayed side by side answers as each would alone, and fails without the others."""
 
 import numpy as np
 import pytest
@@ -72,6 +72,33 @@ def test_measurements_and_their_validity_are_those_of_one_environment(is_silent)
     assert_as_alone(results, envs.OutcomeEnv(config))
 
 
+def single_steps(number, *, brings_fast):
+    rng = np.random.default_rng(number)
+    actions = rng.uniform(-1, 1, (number, 2)).astype(np.float32)
+    fast = {TIME: np.arange(number)} if brings_fast else {}
+    states = rng.uniform(-1, 1, (number, 2))
+    return ReplayRequest((2, number), "steps", actions, states=states, fast=fast)
+
+
+def assert_same(result, alone):
+    np.testing.assert_array_equal(result.index, alone.index)
+    for side, expected in ((result.slow, alone.slow), (result.fast, alone.fast)):
+        assert side.keys() == expected.keys()
+        for name, column in side.items():
+            assert column.dtype == expected[name].dtype
+            np.testing.assert_array_equal(column, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("brings_fast", [True, False])
+@pytest.mark.parametrize("number", [2, 4, 11])
+def test_single_steps_are_those_of_one_environment(number, brings_fast):
+    request = single_steps(number, brings_fast=brings_fast)
+    worker = ReplayWorker(PAIR, num_envs=4)
+    (result,) = worker.replay_side_by_side([request], "run", ["a"])
+    assert (result.error, result.num_steps) == (None, number)
+    assert_same(result, worker.replay(request))
+
+
 # --- failures ---
 
 
@@ -107,6 +134,33 @@ def test_observations_of_another_shape_are_the_simulators_fault():
 def test_a_simulator_that_draws_from_a_global_generator_is_refused():
     with pytest.raises(ValueError, match=r"draws from `random` or `np.random`.*worker=1"):
         replay_side_by_side([trajectory(0), trajectory(1)], lanes(envs.GlobalRandomEnv))
+    request = single_steps(3, brings_fast=True)
+    with pytest.raises(ValueError, match=r"draws from `random` or `np.random`.*worker=1"):
+        replay(request, envs.GlobalRandomEnv(), lanes=lanes(envs.GlobalRandomEnv))
+
+
+def test_single_steps_that_fail_together_cost_no_others(tmp_path):
+    brittle = EnvPair(FAST, "tests.envs:tests/Brittle-v0")  # its third call for four raises
+    (result,) = ReplayWorker(brittle, num_envs=4).replay_side_by_side(
+        [single_steps(14, brings_fast=True)], "run", ["a"]
+    )
+    assert result.index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert result.num_steps == 8
+    assert "slow simulator raised MemoryError: no room for so many lanes" in result.error
+    assert "14 single steps, step 8" in result.error
+
+
+def test_a_step_that_the_fast_simulator_cannot_take_is_not_bought(tmp_path):
+    (tmp_path / "flag").touch()
+    config = {"flag": str(tmp_path / "flag"), "at_step": 3, "how": "raise"}
+    request = single_steps(6, brings_fast=False)
+    request.states[:, 1] = [0, 3, 0, 0, 3, 0]  # count of steps
+    result = replay(
+        request, envs.StatefulEnv(), envs.FaultyEnv(config), lanes=lanes(envs.StatefulEnv, 2)
+    )
+    assert result.index.tolist() == [0, 2, 3, 5]
+    assert result.num_steps == 4
+    assert "fast simulator raised ArithmeticError" in result.error
 
 
 # --- what is on disk ---
@@ -129,6 +183,15 @@ def test_every_row_is_in_the_store_under_its_own_attempt(location):
         for name, column in result.slow.items():
             np.testing.assert_array_equal(column, found.slow[name])
     worker.close()
+
+
+def test_every_single_step_is_in_the_store(location):
+    worker = ReplayWorker(PAIR, location, num_envs=3)
+    request = single_steps(8, brings_fast=False)
+    (result,) = worker.replay_side_by_side([request], "run", ["a"])
+    found = KnownLabels(location).lookup_latest(request, "run")
+    assert (found.num_steps, found.error) == (8, None)
+    assert_same(found, result)
 
 
 def test_a_row_is_on_disk_before_the_next_step_of_a_slow_simulator(location):
@@ -198,6 +261,25 @@ def test_what_fails_side_by_side_is_replayed_alone(client_of):
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("at_step", [1, 100])
+def test_single_steps_are_taken_together_and_alone_what_failed(client_of, at_step):
+    config = {"at_step": at_step}
+    client = client_of(EnvPair(FAST, "tests.envs:tests/Brittle-v0", {}, config))
+    requests = [
+        single_steps(7, brings_fast=False),
+        trajectory(0),
+        single_steps(1, brings_fast=True),
+    ]
+    client.submit(requests)
+    results = client.gather(2)
+    assert client.stats()["num_retries"] == (at_step == 1)
+    for result in results:
+        assert (result.error, result.num_steps) == (None, len(result.request))
+        alone = replay(result.request, make_env(SLOW), make_env(FAST))
+        assert_same(result, alone)
+
+
+@pytest.mark.ray
 def test_nothing_is_bought_twice(client_of, location):
     twins = [trajectory(0), ReplayRequest((1, 9), "trajectory", trajectory(0).actions, seed=0)]
     first = client_of(labels=location, run="first", is_shared=True)
@@ -215,7 +297,11 @@ def test_nothing_is_bought_twice(client_of, location):
     ("pair", "num_workers", "message"),
     [
         (PAIR, 2, "use `num_replay_workers=0`"),
-        (EnvPair("Pendulum-v1", "Pendulum-v1"), 0, "need a native vector form of 'Pendulum-v1'"),
+        (
+            EnvPair("Pendulum-v1", "Pendulum-v1"),
+            0,
+            "side by side need a native vector form of 'Pendulum-v1'",
+        ),
     ],
 )
 def test_what_cannot_be_replayed_side_by_side_is_refused(ray_cluster, pair, num_workers, message):

@@ -76,9 +76,8 @@ class SlowReplay:
         if options.num_envs_per_worker > 1:
             if num_workers:
                 raise ValueError(
-                    "trajectories are replayed side by side in the driver's process only; use "
-                    f"`num_replay_workers=0` with `num_envs_per_replay_worker="
-                    f"{options.num_envs_per_worker}`, or leave that at 1"
+                    "replays side by side happen in the driver's process; use "
+                    "`num_replay_workers=0`, or leave `num_envs_per_replay_worker` at 1"
                 )
             self._worker_here().ready()  # says at once if there is no vector form
         self.coordinator: ActorHandle = self._start_coordinator(recovers=False)
@@ -258,23 +257,34 @@ class SlowReplay:
             self._num_reused += sum(retries.result.num_reused for retries in purchases)
             asked = [(retries, retries.asks()) for retries in purchases]
             missing = [(*item, rows) for item in asked for rows in islice(item[1], 1)]
-            parts = self._attempt([r.result.request.rows(rows) for r, _, rows in missing])
+            parts = self._first_attempt([r.result.request.rows(rows) for r, _, rows in missing])
             for (retries, asks, rows), part in zip(missing, parts, strict=True):
                 retries.add(part, rows)
                 for again in asks:
-                    (part,) = self._attempt([retries.result.request.rows(again)])
+                    request = retries.result.request.rows(again)
+                    with self._licence() as worker:
+                        part = worker.replay(request, self.run, uuid.uuid4().hex)
                     retries.add(part, again)
         return [self._settled(retries) for retries in purchases]
 
-    def _attempt(self, requests: list[ReplayRequest]) -> list[ReplayResult]:
+    def _first_attempt(self, requests: list[ReplayRequest]) -> list[ReplayResult]:
+        """Replay side by side what can be."""
         if not requests:
             return []
         names = [uuid.uuid4().hex for _ in requests]
-        worker, options = self._worker_here(), self._options
-        with self._lease(options.licence, options.max_concurrent_replays):
-            if len(requests) > 1:
+        has_lanes = self._options.num_envs_per_worker > 1
+        several_steps = requests[0].kind == "steps" and len(requests[0]) > 1
+        with self._licence() as worker:
+            if has_lanes and (len(requests) > 1 or several_steps):
                 return worker.replay_side_by_side(requests, self.run, names)
             return [worker.replay(requests[0], self.run, names[0])]
+
+    @contextmanager
+    def _licence(self) -> Iterator[ReplayWorker]:
+        """Hold one of the simulator's licences, if they are limited."""
+        options = self._options
+        with self._lease(options.licence, options.max_concurrent_replays):
+            yield self._worker_here()
 
     def _worker_here(self) -> ReplayWorker:
         if self._worker is None:

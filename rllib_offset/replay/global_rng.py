@@ -10,7 +10,7 @@ import numpy as np
 
 from rllib_offset.replay.requests import ReplayRequest
 
-__all__ = ["preserved_global_rng", "rng_position", "seed_of"]
+__all__ = ["own_generators_only", "preserved_global_rng", "seed_of"]
 
 
 def seed_of(request: ReplayRequest) -> int:
@@ -18,10 +18,21 @@ def seed_of(request: ReplayRequest) -> int:
     return zlib.crc32(repr(request.key).encode())
 
 
-def rng_position() -> tuple[Any, ...]:
-    """Return something that is another once anybody has drawn from either generator."""
-    _, *parts = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), *(np.asarray(part).tobytes() for part in parts)
+@contextmanager
+def own_generators_only() -> Iterator[None]:
+    """Refuse simulators that draw from either generator where rows are computed side by side.
+
+    Raises:
+        ValueError: At the end: a row would depend on what is replayed beside it.
+    """
+    before = _position()
+    yield
+    if _position() != before:
+        raise ValueError(
+            "a simulator of the pair draws from `random` or `np.random`, so rows side by side "
+            "would depend on each other; draw from `self.np_random`, or use "
+            "num_envs_per_replay_worker=1"
+        )
 
 
 @contextmanager
@@ -40,3 +51,9 @@ def preserved_global_rng(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def _position() -> tuple[Any, ...]:
+    """Return something that is another once anybody has drawn from either generator."""
+    _, *parts = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), *(np.asarray(part).tobytes() for part in parts)

@@ -30,8 +30,8 @@ class ReplayOptions:
         max_failure_rate: Share of the last 100 labels that may fail before replays stop; 1 never.
         max_concurrent_replays: Replays at a time of all trials on the cluster that have the same
             ``licence``; None does not limit them.
-        num_envs_per_worker: Trajectories that are replayed side by side, in the slow simulator's
-            native vector form; only without workers.
+        num_envs_per_worker: Trajectories, or single steps, that are replayed side by side in the
+            slow simulator's native vector form; only without workers.
         licence: What the limit is about; by default the slow simulator.
 
     Raises:

@@ -5,8 +5,7 @@ right-hand sides, a GPU.  Whatever fails here is replayed alone afterwards.
 """
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,24 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_offset.columns import (
-    MEASUREMENT,
-    NEXT_STATE,
-    OBS,
-    REWARD,
-    STATE,
-    TERMINATED,
-    VALID,
     Columns,
     slice_columns,
 )
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import AnyVectorEnv
-from rllib_offset.replay.global_rng import preserved_global_rng, rng_position, seed_of
+from rllib_offset.replay.global_rng import own_generators_only, preserved_global_rng, seed_of
 from rllib_offset.replay.known import LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
-from rllib_offset.replay.simulator import Blame, check_shape, mark_valid
+from rllib_offset.replay.simulator import mark_valid
+from rllib_offset.replay.simulator_lanes import SimulatorLanes
 from rllib_offset.replay.termination import Termination, termination
-from rllib_offset.simulator_state import can_get_simulator_states, get_simulator_states
 
 __all__ = ["replay_side_by_side"]
 
@@ -60,28 +52,19 @@ def replay_side_by_side(
         for request, writer in zip(requests, writers, strict=True):
             if writer is not None:
                 stack.enter_context(writer.attempting(request))
-        group = _Group(requests, env, writers, sigterm)
+        group = _Group(requests, SimulatorLanes(env, sigterm), writers, sigterm)
         try:
-            with preserved_global_rng(seed_of(requests[0])):
-                before = rng_position()
+            with preserved_global_rng(seed_of(requests[0])), own_generators_only():
                 group.replay()
-                draws_globally = rng_position() != before
-        except BaseException:  # a signal: no simulator's error comes so far
+        except BaseException:  # a signal, or a refusal: no simulator's error comes so far
             group.leave()
             raise
         sigterm.hold()
-        results = group.close()
-    if draws_globally:
-        raise ValueError(
-            "the slow simulator draws from `random` or `np.random`, so trajectories side by side "
-            "would depend on each other; draw from `self.np_random`, or use "
-            "num_envs_per_replay_worker=1"
-        )
-    return results
+        return group.close()
 
 
 class _Group:
-    """Lanes that are stepped together, and what they have returned.
+    """Trajectories that are stepped together, and what they have returned.
 
     Rows are kept as the columns of all lanes, tick by tick.
     """
@@ -89,33 +72,31 @@ class _Group:
     def __init__(
         self,
         requests: Sequence[ReplayRequest],
-        env: AnyVectorEnv,
+        slow: SimulatorLanes,
         writers: Sequence[LabelWriter | None],
         sigterm: Termination,
     ) -> None:
-        self._env, self._sigterm = env, sigterm
-        self._blame = Blame("slow", sigterm)
-        self._shape = env.observation_space.shape
-        self._can_get = can_get_simulator_states(env)
-        self._states = np.zeros((env.num_envs, 0))
+        self._slow, self._sigterm = slow, sigterm
         self._rows = _Rows()
         self._lanes = [
             _Lane(request, number, writer, self._rows)
             for number, (request, writer) in enumerate(zip(requests, writers, strict=True))
         ]
         self._running = list(self._lanes)
-        self._time_s = 0.0  # that each of the running lanes has taken
+        self._time_s = self._counted_s = 0.0  # that each of the running lanes has taken; in all
 
     def replay(self) -> None:
         """Reset, and step until every trajectory has ended or the simulator has raised."""
         try:
-            self._reset()
+            self._slow.reset([lane.request.seed for lane in self._lanes])
+            self._share_time()
             for actions in self._actions():
                 self._step(actions)
                 self._sigterm.release()
                 if not self._running:
                     return
         except SlowSimulatorError as error:
+            self._share_time()
             for lane in self._running:
                 lane.fail(error, self._time_s)
         finally:
@@ -131,48 +112,25 @@ class _Group:
             lane.leave()
 
     def _actions(self) -> NDArray[Any]:
-        """Return the actions of every tick, ``(T, lanes, ...)``; resting lanes repeat some."""
+        """Return the actions of every tick, ``(T, N, ...)``; resting lanes repeat some."""
         columns = [lane.request.actions for lane in self._lanes]
-        columns += [columns[0]] * (self._env.num_envs - len(columns))
+        columns += [columns[0]] * (self._slow.num_envs - len(columns))
         ticks = np.arange(max(map(len, columns)))
         return np.stack([column[np.minimum(ticks, len(column) - 1)] for column in columns], axis=1)
 
-    def _reset(self) -> None:
-        seeds: list[int | None] = [lane.request.seed for lane in self._lanes]
-        seeds += [None] * (self._env.num_envs - len(seeds))
-        is_used = np.arange(len(seeds)) < len(self._lanes)
-        self._call(self._env.reset, seed=seeds, options={"reset_mask": is_used})
-        if self._can_get:
-            self._states = self._read_states()
-
     def _step(self, actions: NDArray[Any]) -> None:
-        answer = self._call(self._env.step, actions)
-        self._sigterm.hold()
-        with self._blame:
-            obs, rewards, terminated, truncated, infos = answer
-            columns = _columns(obs, rewards, terminated, infos)
-            check_shape("observations", columns[OBS], self._shape)
-        if self._can_get:
-            before, self._states = self._states, self._read_states()
-            columns |= {STATE: before, NEXT_STATE: self._states}
+        columns, is_over = self._slow.step(actions, len(self._running))
+        self._share_time()
         self._rows.add(columns)
-        is_over = (columns[TERMINATED] | np.asarray(truncated, bool)).tolist()
+        over = is_over.tolist()
         for lane in self._running:
-            lane.reach(self._time_s, is_over=is_over[lane.number])
+            lane.reach(self._time_s, is_over=over[lane.number])
         self._running = [lane for lane in self._running if not lane.is_over]
 
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call into the simulator; the lanes that it is done for share the time."""
-        start_s = time.perf_counter()
-        try:
-            with self._blame:
-                return function(*args, **kwargs)
-        finally:
-            self._time_s += (time.perf_counter() - start_s) / len(self._running)
-
-    def _read_states(self) -> NDArray[np.float64]:
-        with self._blame:
-            return np.array(get_simulator_states(self._env), np.float64)
+    def _share_time(self) -> None:
+        """Share the time of a call out among the lanes that it was made for."""
+        self._time_s += (self._slow.time_s - self._counted_s) / len(self._running)
+        self._counted_s = self._slow.time_s
 
 
 class _Rows:
@@ -286,25 +244,3 @@ def _joined(ticks: list[Columns]) -> Columns:
         ).reshape(len(ticks), *column.shape)
         for name, column in known.items()
     }
-
-
-def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> Columns:
-    """Return a step of all lanes in the types of a single row."""
-    columns: Columns = {
-        OBS: np.array(obs, np.float32),
-        REWARD: np.array(rewards, np.float32),
-        TERMINATED: np.array(terminated, bool),
-        VALID: np.ones(len(obs), bool),
-    }
-    if VALID in infos:
-        columns[VALID] = np.array(infos[VALID], bool) | ~_tell(infos, VALID)
-    if MEASUREMENT in infos:
-        measured = np.array(list(infos[MEASUREMENT]), np.float64).reshape(len(obs), -1)
-        measured[~_tell(infos, MEASUREMENT)] = np.nan
-        columns[MEASUREMENT] = measured
-    return columns
-
-
-def _tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:
-    """Return which lanes have something of that name in their infos; Gymnasium's form."""
-    return np.asarray(infos.get(f"_{name}", np.ones(len(infos[name]))), bool)

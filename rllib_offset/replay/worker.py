@@ -6,7 +6,7 @@ Neither torch nor Ray is imported here: a process that replays starts as fast as
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -26,12 +26,14 @@ from rllib_offset.columns import (
 )
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import AnyVectorEnv, EnvPair
-from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
+from rllib_offset.replay.global_rng import own_generators_only, preserved_global_rng, seed_of
 from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 from rllib_offset.replay.side_by_side import replay_side_by_side
 from rllib_offset.replay.simulator import Row, Simulator, check_like, mark_valid
+from rllib_offset.replay.simulator_lanes import SimulatorLanes
 from rllib_offset.replay.termination import Termination, termination
+from rllib_offset.simulator_state import can_set_simulator_states
 from rllib_offset.store import StoreLocation
 from rllib_offset.tables import to_table
 
@@ -52,7 +54,7 @@ class ReplayWorker:
         pair: The two simulators.
         labels: Where finished steps are written, before anybody sees them; None keeps nothing.
         step_timeout_s: The process ends itself, and says where it was, if a step takes longer.
-        num_envs: Trajectories that :meth:`replay_side_by_side` takes at most.
+        num_envs: Lanes of :meth:`replay_side_by_side`; with one there is no such thing.
     """
 
     def __init__(
@@ -108,19 +110,26 @@ class ReplayWorker:
     def replay_side_by_side(
         self, requests: Sequence[ReplayRequest], run: str, purchases: Sequence[str]
     ) -> list[ReplayResult]:
-        """Answer requests for trajectories together, in the slow simulator's native vector form.
+        """Answer requests together, in the slow simulator's native vector form.
 
         Args:
-            requests: What to replay, at most ``num_envs``.
+            requests: One for single steps, or at most ``num_envs`` for trajectories.
             run: Who pays.
             purchases: Name each attempt in the store.
         """
         self.ready()
+        assert self._slow is not None
         assert self._lanes is not None
         writers = None
         if self._labels is not None:
             writers = [LabelWriter(self._labels, run=run, purchase=name) for name in purchases]
-        results = replay_side_by_side(requests, self._lanes, writers)
+        if requests[0].kind == "steps":
+            (request,) = requests
+            writer = writers[0] if writers else None
+            lanes = self._lanes if can_set_simulator_states(self._lanes) else None
+            results = [replay(request, self._slow, self._fast, writer, lanes=lanes)]
+        else:
+            results = replay_side_by_side(requests, self._lanes, writers)
         if all(result.error for result in results):  # it may be broken
             self._close([self._lanes])
             self._lanes = None
@@ -153,6 +162,7 @@ def replay(
     writer: LabelWriter | None = None,
     step_timeout_s: float | None = None,
     on_error: Callable[[SlowSimulatorError], Any] | None = None,
+    lanes: AnyVectorEnv | None = None,
 ) -> ReplayResult:
     """Answer a request; equal requests get equal answers, whichever process gives them.
 
@@ -167,6 +177,8 @@ def replay(
         writer: Writes rows to disk while the replay goes on.
         step_timeout_s: End this process if a slow step takes longer; None waits for ever.
         on_error: Called with what a simulator raised, its own error as the cause.
+        lanes: The slow simulator's native vector form, whose states can be set; only for
+            ``"steps"``, of which as many are taken at once as there are lanes.
 
     Raises:
         ValueError: If the pair does not offer what this kind of replay needs.
@@ -174,10 +186,14 @@ def replay(
     with termination() as sigterm, nullcontext() if writer is None else writer.attempting(request):
         slow = Simulator("slow", slow_env, sigterm, step_timeout_s, holds=True)
         fast = None if fast_env is None else Simulator("fast", fast_env, sigterm)
-        log = _Log(request, slow, sigterm, writer, on_error)
+        together = None if lanes is None else SimulatorLanes(lanes, sigterm)
+        log = _Log(request, together or slow, sigterm, writer, on_error)
         try:
             with preserved_global_rng(seed_of(request)):
-                _KINDS[request.kind](request, slow, fast, log)
+                if together is None:
+                    _KINDS[request.kind](request, slow, fast, log)
+                else:
+                    _replay_steps_together(request, together, fast, log)
         except BaseException:  # a signal: no simulator's error comes so far
             log.leave()
             raise
@@ -191,7 +207,7 @@ class _Log:
     def __init__(
         self,
         request: ReplayRequest,
-        slow: Simulator,
+        slow: Simulator | SimulatorLanes,
         sigterm: Termination,
         writer: LabelWriter | None,
         on_error: Callable[[SlowSimulatorError], Any] | None,
@@ -212,6 +228,16 @@ class _Log:
 
         A SIGTERM that waits for the row comes when it is noted.
         """
+        self._take(i, slow, fast)
+        self._keep(is_end)
+
+    def add_together(self, rows: Iterable[tuple[int, Row, Row | None]]) -> None:
+        """Take in rows, ``(number, slow, fast)``, that finished in the same moment."""
+        for i, slow, fast in rows:
+            self._take(i, slow, fast)
+        self._keep(is_end=True)
+
+    def _take(self, i: int, slow: Row, fast: Row | None) -> None:
         if self.slow:
             with self._simulator.blame:
                 check_like(slow, self.slow[0])
@@ -219,6 +245,9 @@ class _Log:
         self.slow.append(slow)
         if fast is not None:
             self.fast.append(fast)
+
+    def _keep(self, is_end: bool) -> None:
+        """Note and write, as often as pays off."""
         self._is_end = is_end
         writer = self._writer
         if writer is not None and writer.is_noted(self._simulator.time_s - self._noted[1]):
@@ -308,18 +337,45 @@ def _replay_steps(
     request: ReplayRequest, slow: Simulator, fast: Simulator | None, log: _Log
 ) -> None:
     _need(slow.can_set, "single steps need a slow simulator with `set_simulator_state(state)`")
-    computes_fast = not request.fast
-    if computes_fast:
-        _need(
-            fast is not None and fast.can_set,
-            "steps without fast columns need a fast simulator with `set_simulator_state(state)`",
-        )
+    stepped = _fast_to_step(request, fast)
     assert request.states is not None
     for i, (state, action) in enumerate(zip(request.states, request.actions, strict=True)):
         with log.failures(row=i):
             slow_row = _step_from(slow, state, action)
-            fast_row = _step_from(fast, state, action) if computes_fast and fast else None
+            fast_row = None if stepped is None else _step_from(stepped, state, action)
             log.add(i, slow_row, fast_row)
+
+
+def _replay_steps_together(
+    request: ReplayRequest, slow: SimulatorLanes, fast: Simulator | None, log: _Log
+) -> None:
+    """Take as many steps at once as there are lanes; the fast ones first, which cost nothing."""
+    stepped = _fast_to_step(request, fast)
+    assert request.states is not None
+    fast_rows: dict[int, Row | None] = {}
+    for i, (state, action) in enumerate(zip(request.states, request.actions, strict=True)):
+        with log.failures(row=i):
+            fast_rows[i] = None if stepped is None else _step_from(stepped, state, action)
+    with own_generators_only():
+        for first in range(0, len(fast_rows), slow.num_envs):
+            index = np.array(list(fast_rows)[first : first + slow.num_envs])
+            states, actions = request.states[index], request.actions[index]
+            with log.failures():
+                slow_rows = slow.rows_from(states, actions)
+                log.add_together(
+                    (i, row, fast_rows[i]) for i, row in zip(index.tolist(), slow_rows, strict=True)
+                )
+
+
+def _fast_to_step(request: ReplayRequest, fast: Simulator | None) -> Simulator | None:
+    """Return the fast simulator if the request does not bring its columns."""
+    if request.fast:
+        return None
+    _need(
+        fast is not None and fast.can_set,
+        "steps without fast columns need a fast simulator with `set_simulator_state(state)`",
+    )
+    return fast
 
 
 def _replay_resync(

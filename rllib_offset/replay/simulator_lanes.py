@@ -1,0 +1,133 @@
+"""A native vector environment as replays see it: what :mod:`simulator` is to one environment."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_offset.columns import (
+    ACTION,
+    MEASUREMENT,
+    NEXT_STATE,
+    OBS,
+    REWARD,
+    STATE,
+    TERMINATED,
+    VALID,
+    Columns,
+)
+from rllib_offset.pair import AnyVectorEnv
+from rllib_offset.replay.simulator import Blame, Row, check_shape
+from rllib_offset.replay.termination import Termination
+from rllib_offset.simulator_state import (
+    can_get_simulator_states,
+    can_set_simulator_states,
+    get_simulator_states,
+    set_simulator_states,
+)
+
+__all__ = ["SimulatorLanes"]
+
+
+class SimulatorLanes:
+    """Lanes that are stepped together, timed, counted, and blamed if they fail; ``N`` lanes.
+
+    Args:
+        env: Resets lanes only when told to, and has been reset before.
+        termination: A SIGTERM waits once a step is finished, until it is released.
+    """
+
+    def __init__(self, env: AnyVectorEnv, termination: Termination) -> None:
+        self._env, self._termination = env, termination
+        self._shape = env.observation_space.shape
+        self.num_envs = env.num_envs
+        self.can_get, self.can_set = can_get_simulator_states(env), can_set_simulator_states(env)
+        self.time_s, self.num_steps = 0.0, 0
+        self.blame = Blame("slow", termination)
+        self._states: NDArray[np.float64] | None = None  # since the last step
+
+    def reset(self, seeds: Sequence[int | None]) -> None:
+        """Start an episode on each of the first lanes."""
+        options = {"reset_mask": self._first(len(seeds))}
+        padded = [*seeds, *[None] * (self.num_envs - len(seeds))]
+        self._call(self._env.reset, seed=padded, options=options)
+
+    def step(self, actions: NDArray[Any], num_running: int) -> tuple[Columns, NDArray[np.bool_]]:
+        """Step all lanes, and return a row of each, and whether its episode is over.
+
+        Args:
+            actions: ``(N, ...)``.
+            num_running: Of how many lanes the rows mean something.
+        """
+        before = {STATE: self._read_states()} if self.can_get else {}
+        answer = self._call(self._env.step, actions)
+        self._termination.hold()
+        self.num_steps += num_running
+        with self.blame:
+            obs, rewards, terminated, truncated, infos = answer
+            columns = _columns(obs, rewards, terminated, infos)
+            check_shape("observations", columns[OBS], self._shape)
+            is_over = columns[TERMINATED] | np.asarray(truncated, bool)
+        if self.can_get:
+            columns |= before | {NEXT_STATE: self._read_states()}
+        return columns, is_over
+
+    def rows_from(self, states: NDArray[np.float64], actions: NDArray[Any]) -> list[Row]:
+        """Take one step from each of at most ``N`` states, ``(n, S)``, by actions ``(n, ...)``.
+
+        That a time limit has run out meanwhile means nothing.
+        """
+        num_rows = len(states)
+        index = np.minimum(np.arange(self.num_envs), num_rows - 1)  # the other lanes repeat one
+        with self.blame:
+            set_simulator_states(self._env, states[index], self._first(num_rows))
+        self._states = None
+        columns, _ = self.step(actions[index], num_rows)
+        columns |= {STATE: np.array(states[index], np.float64), ACTION: actions[index]}
+        return [{name: column[i] for name, column in columns.items()} for i in range(num_rows)]
+
+    def stop_clock(self) -> None:
+        """There is no time limit in the driver's process."""
+
+    def _first(self, number: int) -> NDArray[np.bool_]:
+        return np.arange(self.num_envs) < number
+
+    def _read_states(self) -> NDArray[np.float64]:
+        if self._states is None:
+            with self.blame:
+                self._states = np.array(get_simulator_states(self._env), np.float64)
+        return self._states
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call into the simulator, timed; its states are others afterwards."""
+        self._states = None
+        start_s = time.perf_counter()
+        try:
+            with self.blame:
+                return function(*args, **kwargs)
+        finally:
+            self.time_s += time.perf_counter() - start_s
+
+
+def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> Columns:
+    """Return a step of all lanes in the types of a single row."""
+    columns: Columns = {
+        OBS: np.array(obs, np.float32),
+        REWARD: np.array(rewards, np.float32),
+        TERMINATED: np.array(terminated, bool),
+        VALID: np.ones(len(obs), bool),
+    }
+    if VALID in infos:
+        columns[VALID] = np.array(infos[VALID], bool) | ~_tell(infos, VALID)
+    if MEASUREMENT in infos:
+        measured = np.array(list(infos[MEASUREMENT]), np.float64).reshape(len(obs), -1)
+        measured[~_tell(infos, MEASUREMENT)] = np.nan
+        columns[MEASUREMENT] = measured
+    return columns
+
+
+def _tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:
+    """Return which lanes have something of that name in their infos; Gymnasium's form."""
+    return np.asarray(infos.get(f"_{name}", np.ones(len(infos[name]))), bool)
