@@ -129,6 +129,7 @@ def test_observations_of_another_shape_are_the_simulators_fault():
     wrong.observation_space = make_vector_env(SLOW, {}, 3).observation_space
     (result,) = replay_side_by_side([trajectory(0)], wrong)
     assert "observations must have shape (3, 3), got (2, 3)" in result.error
+    assert (result.slow, result.num_steps) == (None, 1)  # it was bought all the same
 
 
 def test_a_simulator_that_draws_from_a_global_generator_is_refused():

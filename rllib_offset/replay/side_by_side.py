@@ -4,7 +4,6 @@ For the kind of simulator that is parallel by itself: arrays over lanes, one sol
 right-hand sides, a GPU.  Whatever fails here is replayed alone afterwards.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -21,6 +20,7 @@ from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import own_generators_only, preserved_global_rng, seed_of
 from rllib_offset.replay.known import LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
+from rllib_offset.replay.row_keeper import RowKeeper
 from rllib_offset.replay.simulator import mark_valid
 from rllib_offset.replay.simulator_lanes import SimulatorLanes
 from rllib_offset.replay.termination import Termination, termination
@@ -57,10 +57,11 @@ def replay_side_by_side(
             with preserved_global_rng(seed_of(requests[0])), own_generators_only():
                 group.replay()
         except BaseException:  # a signal, or a refusal: no simulator's error comes so far
-            group.leave()
+            for lane in group.lanes:
+                lane.keeper.leave()
             raise
         sigterm.hold()
-        return group.close()
+        return [lane.keeper.close() for lane in group.lanes]
 
 
 class _Group:
@@ -78,17 +79,17 @@ class _Group:
     ) -> None:
         self._slow, self._sigterm = slow, sigterm
         self._rows = _Rows()
-        self._lanes = [
+        self.lanes = [
             _Lane(request, number, writer, self._rows)
             for number, (request, writer) in enumerate(zip(requests, writers, strict=True))
         ]
-        self._running = list(self._lanes)
+        self._running = list(self.lanes)
         self._time_s = self._counted_s = 0.0  # that each of the running lanes has taken; in all
 
     def replay(self) -> None:
         """Reset, and step until every trajectory has ended or the simulator has raised."""
         try:
-            self._slow.reset([lane.request.seed for lane in self._lanes])
+            self._slow.reset([lane.request.seed for lane in self.lanes])
             self._share_time()
             for actions in self._actions():
                 self._step(actions)
@@ -98,22 +99,13 @@ class _Group:
         except SlowSimulatorError as error:
             self._share_time()
             for lane in self._running:
-                lane.fail(error, self._time_s)
+                lane.fail(error, self._slow.num_calls, self._time_s)
         finally:
             self._sigterm.release()
 
-    def close(self) -> list[ReplayResult]:
-        """Write what is left, and return the answers."""
-        return [lane.close() for lane in self._lanes]
-
-    def leave(self) -> None:
-        """Note, or else write, what is left: this process will not come to it."""
-        for lane in self._lanes:
-            lane.leave()
-
     def _actions(self) -> NDArray[Any]:
         """Return the actions of every tick, ``(T, N, ...)``; resting lanes repeat some."""
-        columns = [lane.request.actions for lane in self._lanes]
+        columns = [lane.request.actions for lane in self.lanes]
         columns += [columns[0]] * (self._slow.num_envs - len(columns))
         ticks = np.arange(max(map(len, columns)))
         return np.stack([column[np.minimum(ticks, len(column) - 1)] for column in columns], axis=1)
@@ -125,6 +117,8 @@ class _Group:
         over = is_over.tolist()
         for lane in self._running:
             lane.reach(self._time_s, is_over=over[lane.number])
+        for lane in self._running:
+            lane.keeper.write()
         self._running = [lane for lane in self._running if not lane.is_over]
 
     def _share_time(self) -> None:
@@ -165,53 +159,27 @@ class _Lane:
     ) -> None:
         self.request, self.number = request, number
         self.is_over = False
-        self._num_rows, self._time_s = 0, 0.0
+        self._num_rows = self._num_steps = 0  # a step whose answer makes no sense gives no row
+        self._time_s = 0.0
         self._error: str | None = None
-        self._rows, self._writer = rows, writer
-        self._written = self._noted = (0, 0.0)  # rows, and seconds that they took
+        self._rows = rows
+        self.keeper = RowKeeper(writer, self._so_far, self._result)
 
     def reach(self, time_s: float, *, is_over: bool) -> None:
-        """Count the row that has just finished, and see that it survives this process."""
-        self._num_rows, self._time_s = len(self._rows), time_s
-        self.is_over = is_over or self._num_rows == len(self.request)
-        writer = self._writer
-        if writer is None:
-            return
-        if writer.is_noted(time_s - self._noted[1]):
-            self._note(writer)
-        if writer.is_due(time_s - self._written[1]):
-            self._write(writer)
-
-    def fail(self, error: SlowSimulatorError, time_s: float) -> None:
-        """End here: the simulator has raised, in this lane or in another."""
+        """Count the row that has just finished, and note it."""
+        self._num_rows = self._num_steps = len(self._rows)
         self._time_s = time_s
+        self.is_over = is_over or self._num_rows == len(self.request)
+        self.keeper.note(is_end=self.is_over)
+
+    def fail(self, error: SlowSimulatorError, num_steps: int, time_s: float) -> None:
+        """End here: the simulator has raised, in this lane or in another."""
+        self._num_steps, self._time_s = num_steps, time_s
         whence = f"{self.request.whence()}, step {self._num_rows}, beside other trajectories"
         self._error = f"{error} ({whence}; replay {self.request.key})"
 
-    def close(self) -> ReplayResult:
-        """Write what is left, and return the answer."""
-        if self._writer is None:
-            return self._result(0)
-        if self._written[0] < self._num_rows:
-            self._write(self._writer)
-        return self._writer.signed(self._result(0))
-
-    def leave(self) -> None:
-        """Note, or else write, what is left."""
-        if self._writer is None or self._noted[0] == self._num_rows:
-            return
-        leave = self._note if self._writer.is_noted(math.inf) else self._write
-        leave(self._writer)
-
-    def _note(self, writer: LabelWriter) -> None:
-        num_rows, seconds = self._noted
-        self._noted = self._num_rows, self._time_s
-        writer.note(self._result(num_rows), self._time_s - seconds, is_end=self.is_over)
-
-    def _write(self, writer: LabelWriter) -> None:
-        num_rows, seconds = self._written
-        self._written = self._noted = self._num_rows, self._time_s
-        writer.write(self._result(num_rows), self._time_s - seconds, is_end=self.is_over)
+    def _so_far(self) -> tuple[int, float]:
+        return self._num_rows, self._time_s
 
     def _result(self, first: int) -> ReplayResult:
         """Return the finished rows from number ``first`` on."""
@@ -224,7 +192,7 @@ class _Lane:
             else mark_valid(self._rows.of(self.number, first, self._num_rows)),
             fast=slice_columns(self.request.fast, index),
             sim_time_s=self._time_s,
-            num_steps=self._num_rows,
+            num_steps=self._num_steps,
             error=self._error,
             index=index,
         )

@@ -44,7 +44,7 @@ class SimulatorLanes:
         self._shape = env.observation_space.shape
         self.num_envs = env.num_envs
         self.can_get, self.can_set = can_get_simulator_states(env), can_set_simulator_states(env)
-        self.time_s, self.num_steps = 0.0, 0
+        self.time_s, self.num_calls, self.num_steps = 0.0, 0, 0
         self.blame = Blame("slow", termination)
         self._states: NDArray[np.float64] | None = None  # since the last step
 
@@ -64,7 +64,7 @@ class SimulatorLanes:
         before = {STATE: self._read_states()} if self.can_get else {}
         answer = self._call(self._env.step, actions)
         self._termination.hold()
-        self.num_steps += num_running
+        self.num_calls, self.num_steps = self.num_calls + 1, self.num_steps + num_running
         with self.blame:
             obs, rewards, terminated, truncated, infos = answer
             columns = _columns(obs, rewards, terminated, infos)

@@ -4,7 +4,6 @@ Neither torch nor Ray is imported here: a process that replays starts as fast as
 """
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,6 +28,7 @@ from rllib_offset.pair import AnyVectorEnv, EnvPair
 from rllib_offset.replay.global_rng import own_generators_only, preserved_global_rng, seed_of
 from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
+from rllib_offset.replay.row_keeper import RowKeeper
 from rllib_offset.replay.side_by_side import replay_side_by_side
 from rllib_offset.replay.simulator import Row, Simulator, check_like, mark_valid
 from rllib_offset.replay.simulator_lanes import SimulatorLanes
@@ -195,10 +195,10 @@ def replay(
                 else:
                     _replay_steps_together(request, together, fast, log)
         except BaseException:  # a signal: no simulator's error comes so far
-            log.leave()
+            log.keeper.leave()
             raise
         sigterm.hold()
-        return log.close()
+        return log.keeper.close()
 
 
 class _Log:
@@ -219,9 +219,7 @@ class _Log:
         self.error: str | None = None
         self._simulator, self._sigterm = slow, sigterm
         self._on_error = on_error
-        self._writer = writer
-        self._written = self._noted = (0, 0.0)  # rows, and seconds that they took
-        self._is_end = False
+        self.keeper = RowKeeper(writer, self._so_far, self._result)
 
     def add(self, i: int, slow: Row, fast: Row | None, *, is_end: bool = True) -> None:
         """Take in a finished row; ``is_end`` says that the replay needs no row after it.
@@ -247,44 +245,14 @@ class _Log:
             self.fast.append(fast)
 
     def _keep(self, is_end: bool) -> None:
-        """Note and write, as often as pays off."""
-        self._is_end = is_end
-        writer = self._writer
-        if writer is not None and writer.is_noted(self._simulator.time_s - self._noted[1]):
-            self._note(writer)  # first of all
+        """See that the rows survive: note first of all, write when no time limit runs."""
+        self.keeper.note(is_end=is_end)
         self._simulator.stop_clock()
-        if writer is not None and writer.is_due(self._simulator.time_s - self._written[1]):
-            self._write(writer)
+        self.keeper.write()
         self._sigterm.release()
 
-    def close(self) -> ReplayResult:
-        """Write what is left, and return the answer."""
-        if self._writer is None:
-            return self._result(0)
-        if self._written[0] < len(self.index):
-            self._write(self._writer)
-        return self._writer.signed(self._result(0))
-
-    def leave(self) -> None:
-        """Note, or else write, what is left: this process will not come to it."""
-        if self._writer is None or self._noted[0] == len(self.index):
-            return
-        leave = self._note if self._writer.is_noted(math.inf) else self._write
-        leave(self._writer)
-
-    @property
     def _so_far(self) -> tuple[int, float]:
         return len(self.index), self._simulator.time_s
-
-    def _note(self, writer: LabelWriter) -> None:
-        num_rows, seconds = self._noted
-        self._noted = self._so_far
-        writer.note(self._result(num_rows), self._noted[1] - seconds, is_end=self._is_end)
-
-    def _write(self, writer: LabelWriter) -> None:
-        num_rows, seconds = self._written
-        self._written = self._noted = self._so_far
-        writer.write(self._result(num_rows), self._written[1] - seconds, is_end=self._is_end)
 
     def _result(self, first: int) -> ReplayResult:
         """Return the finished rows from number ``first`` on."""
