@@ -33,13 +33,13 @@ NUM_INVALID_LIFETIME = "num_invalid_lifetime"  # finished with a result that mea
 NUM_LABELS_LOST_LIFETIME = "num_labels_lost_lifetime"  # steps that no attempt could give
 NUM_REPLAYS_LOST_LIFETIME = "num_replays_lost_lifetime"  # requests given up after their last retry
 SIM_TIME_S_LIFETIME = "sim_time_s_lifetime"  # seconds inside the slow simulator for labels
-REPLAY_WAIT_S = "replay_wait_s"  # seconds that this iteration waited for slow replays
+REPLAY_WAIT_S = "replay_wait_s"  # seconds that the latest update waited for slow replays
 UTILIZATION = "utilization"  # share of the workers' time inside the slow simulator
 
 # Timers, beside RLlib's own.
 OFFSET_FIT_TIMER = "offset_fit"  # seconds
 OFFSET_BROADCAST_TIMER = "offset_broadcast"  # seconds
-BATCH_TIME_S = "batch_time_s"  # this iteration, evaluation left out
+BATCH_TIME_S = "batch_time_s"  # of the latest update
 PREDICTED_BATCH_TIME_S = "predicted_batch_time_s"  # what section 3.4 of the paper gives for it
 
 # Evaluation: truth (RLlib's own key, in the slow simulator) and promise (fast + offset).
@@ -50,4 +50,4 @@ NORMALISED_SCORE = "normalised_score"  # 0 for a random agent, 1 for the best po
 # Beside RLlib's return while training, in `env_runners`.
 FAST_EPISODE_RETURN_MEAN = "fast_episode_return_mean"  # of the same episodes, uncorrected
 OUTSIDE_FRACTION = "outside_fraction"  # share of corrections outside of the labelled region
-SAMPLING_TIME_S = "sampling_time_s"  # this iteration's batch
+SAMPLING_TIME_S = "sampling_time_s"  # of the latest batch

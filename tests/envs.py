@@ -295,3 +295,19 @@ gym.register(
     vector_entry_point="tests.envs:BrittleLanes",
     max_episode_steps=100,
 )
+
+
+class BrokenEnv(PointMassEnv):
+    """Never takes a step."""
+
+    def step(self, action):
+        raise ArithmeticError("the mesh is tangled")
+
+
+gym.register(
+    "tests/Broken-v0",
+    entry_point="tests.envs:BrokenEnv",
+    vector_entry_point="tests.envs:BrittleLanes",
+    kwargs={},
+    max_episode_steps=100,
+)

@@ -5,6 +5,7 @@ import pytest
 
 from rllib_offset import OffsetA2CConfig
 from rllib_offset.columns import MEASUREMENT, TIME
+from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.fingerprint import label_location
 from rllib_offset.pair import EnvPair, make_env, make_vector_env
 from rllib_offset.replay.client import SlowReplay
@@ -72,6 +73,18 @@ def test_measurements_and_their_validity_are_those_of_one_environment(is_silent)
     assert_as_alone(results, envs.OutcomeEnv(config))
 
 
+def test_a_lane_that_measures_nothing_is_as_valid_as_alone():
+    class LateEnv(envs.StatefulEnv):
+        def _info(self):
+            return {"measurement": np.array([self.position])} if self.count == 5 else {}
+
+    requests = [trajectory(0, length=3), trajectory(1, length=6)]
+    results = replay_side_by_side(requests, lanes(LateEnv))
+    assert_as_alone(results, LateEnv())
+    assert results[0].slow["valid"].all()
+    assert results[1].slow["valid"].tolist() == [False] * 4 + [True, False]
+
+
 def single_steps(number, *, brings_fast):
     rng = np.random.default_rng(number)
     actions = rng.uniform(-1, 1, (number, 2)).astype(np.float32)
@@ -122,6 +135,21 @@ def test_a_simulator_that_cannot_be_reset_returns_nothing():
     for result in replay_side_by_side([trajectory(0), trajectory(1)], broken):
         assert (result.slow, result.num_steps) == (None, 0)
         assert "step 0" in result.error
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_numbers_of_another_shape_are_the_simulators_fault(place):
+    wrong = make_vector_env(SLOW, {}, 2)
+    step = wrong.step
+
+    def with_a_column(actions):
+        answer = list(step(actions))
+        answer[place] = answer[place].reshape(-1, 1)
+        return answer
+
+    wrong.step = with_a_column
+    (result,) = replay_side_by_side([trajectory(0)], wrong)
+    assert "must have shape (2,), got" in result.error
 
 
 def test_observations_of_another_shape_are_the_simulators_fault():
@@ -195,6 +223,26 @@ def test_every_single_step_is_in_the_store(location):
     assert_same(found, result)
 
 
+def test_what_is_refused_is_not_in_the_store(location):
+    known = KnownLabels(location)
+    for env_class in (envs.GlobalRandomEnv, GlobalStartEnv):
+        writers = [LabelWriter(known, run="run", purchase=name) for name in "ab"]
+        requests = [trajectory(0), trajectory(1)]
+        with pytest.raises(ValueError, match="draws from"):
+            replay_side_by_side(requests, lanes(env_class), writers)
+        assert not known.is_being_bought(requests[0])  # takes in what attempts have left
+        assert [known.lookup_latest(request, "run") for request in requests] == [None, None]
+
+
+class GlobalStartEnv(envs.StatefulEnv):
+    """Draws where it starts from NumPy's global generator."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.position = np.random.normal()  # noqa: NPY002
+        return self._obs(), {}
+
+
 def test_a_row_is_on_disk_before_the_next_step_of_a_slow_simulator(location):
     known, seen = KnownLabels(location), []
 
@@ -219,7 +267,8 @@ def client_of(ray_cluster):
     made = []
 
     def make(pair=PAIR, **options):
-        made.append(SlowReplay(pair, num_workers=0, num_envs_per_worker=3, **options))
+        options = {"num_envs_per_worker": 3} | options
+        made.append(SlowReplay(pair, num_workers=0, **options))
         return made[-1]
 
     yield make
@@ -248,17 +297,42 @@ def test_a_driver_replays_in_groups_and_hands_out_in_order(client_of, monkeypatc
 
 @pytest.mark.ray
 def test_what_fails_side_by_side_is_replayed_alone(client_of):
-    client = client_of(EnvPair(FAST, "tests.envs:tests/Brittle-v0"), max_retries=1)
+    client = client_of(EnvPair(FAST, "tests.envs:tests/Brittle-v0"), max_retries=0)
     requests = [trajectory(0, length=2), trajectory(1), trajectory(2)]
     client.submit(requests)
     results = client.gather(1)
     assert [result.error for result in results] == [None] * 3
     assert [result.num_steps for result in results] == [2, 2 + 6, 2 + 6]
     assert [result.num_wasted for result in results] == [0, 2, 2]
-    assert client.stats()["num_retries"] == 2
+    assert client.stats()["num_retries"] == 0
     for result in results:
         alone = replay(result.request, make_env(SLOW))
         np.testing.assert_array_equal(result.slow["obs"], alone.slow["obs"])
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("fault", ["make", "reset"])
+def test_without_lanes_everything_is_replayed_alone(client_of, monkeypatch, fault):
+    client = client_of(max_retries=0)
+    if fault == "make":
+        client._worker._lanes = None
+        monkeypatch.setattr(EnvPair, "make_slow_lanes", lambda *_: 1 / 0)
+    else:
+        monkeypatch.setattr(client._worker._lanes, "reset", lambda **_: 1 / 0)
+    requests = [trajectory(0), trajectory(1)]
+    client.submit(requests)
+    assert_as_alone(client.gather(1), make_env(SLOW))
+
+
+@pytest.mark.ray
+def test_a_simulator_that_always_fails_is_noticed_in_the_middle_of_a_group(client_of, tmp_path):
+    (tmp_path / "flag").touch()
+    pair = EnvPair(FAST, "tests.envs:tests/Broken-v0")
+    client = client_of(pair, max_retries=0, max_failure_rate=0.5, num_envs_per_worker=30)
+    client.submit([trajectory(k) for k in range(30)])
+    with pytest.raises(SlowSimulatorError, match="10 of the last 10 slow labels failed"):
+        client.gather(1)
+    assert len(client.outstanding()) == 30  # ten of them with an answer already
 
 
 @pytest.mark.ray
@@ -273,7 +347,7 @@ def test_single_steps_are_taken_together_and_alone_what_failed(client_of, at_ste
     ]
     client.submit(requests)
     results = client.gather(2)
-    assert client.stats()["num_retries"] == (at_step == 1)
+    assert client.stats()["num_retries"] == 0
     for result in results:
         assert (result.error, result.num_steps) == (None, len(result.request))
         alone = replay(result.request, make_env(SLOW), make_env(FAST))

@@ -3,10 +3,9 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import ray
@@ -17,7 +16,7 @@ from rllib_offset.pair import EnvPair
 from rllib_offset.replay.coordinator import LOOK_AGAIN_S, ReplayCoordinator
 from rllib_offset.replay.known import KnownLabels
 from rllib_offset.replay.options import ReplayOptions
-from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult
+from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult, missing_rows
 from rllib_offset.replay.retries import FailureWatch, Retries
 from rllib_offset.replay.rows import identities
 from rllib_offset.replay.worker import ReplayWorker
@@ -224,60 +223,59 @@ class SlowReplay:
 
     def _replay_taken(self) -> None:
         while self._taken:
-            group = self._together(self._taken)
-            results = self._replay_here(group)
-            del self._taken[: len(group)]
-            self._done += results
-            for result in results:
-                self._watch.observe(result)
-            failure = self._watch.failure()
-            if failure is not None:
-                raise failure
+            with closing(self._replay_here(self._together(self._taken))) as results:
+                for result in results:
+                    self._taken = [r for r in self._taken if r.key != result.request.key]
+                    self._done.append(result)
+                    self._watch.observe(result)
+                    failure = self._watch.failure()
+                    if failure is not None:
+                        raise failure
 
     def _together(self, requests: list[ReplayRequest]) -> list[ReplayRequest]:
         """Return the first requests, as many as can be replayed at once: no trajectory twice."""
         together: dict[str, ReplayRequest] = {}
         for request in requests[: self._options.num_envs_per_worker]:
             name = identities(request)[0] if request.kind == "trajectory" else ""
-            if not name or name in together:
+            if not name or name in together or not _are_alike(request, requests[0]):
                 break
             together[name] = request
         return list(together.values()) or requests[:1]
 
-    def _replay_here(self, requests: list[ReplayRequest]) -> list[ReplayResult]:
-        """Look up, replay what is not known, together at first, and alone what failed."""
+    def _replay_here(self, requests: list[ReplayRequest]) -> Generator[ReplayResult]:
+        """Look up, replay what is not known, together at first, and alone what failed so."""
         options = self._options
         with ExitStack() as claims:
             if options.is_shared:  # in one order, or two runs could wait for each other
                 for claim in sorted(map(options.claim, requests)):
                     claims.enter_context(self._lease(claim, 1))
+            for request in requests:
+                self._await_others(request)
             purchases = [
                 Retries(request, options.max_retries, self._lookup(request)) for request in requests
             ]
             self._num_reused += sum(retries.result.num_reused for retries in purchases)
-            asked = [(retries, retries.asks()) for retries in purchases]
-            missing = [(*item, rows) for item in asked for rows in islice(item[1], 1)]
-            parts = self._first_attempt([r.result.request.rows(rows) for r, _, rows in missing])
-            for (retries, asks, rows), part in zip(missing, parts, strict=True):
-                retries.add(part, rows)
-                for again in asks:
-                    request = retries.result.request.rows(again)
+            self._attempt_together([retries for retries in purchases if not retries.is_complete])
+            for retries in sorted(purchases, key=lambda retries: not retries.is_complete):
+                for rows in retries.asks():
+                    request = retries.result.request.rows(rows)
                     with self._licence() as worker:
                         part = worker.replay(request, self.run, uuid.uuid4().hex)
-                    retries.add(part, again)
-        return [self._settled(retries) for retries in purchases]
+                    retries.add(part, rows)
+                yield self._settled(retries)
 
-    def _first_attempt(self, requests: list[ReplayRequest]) -> list[ReplayResult]:
-        """Replay side by side what can be."""
-        if not requests:
-            return []
-        names = [uuid.uuid4().hex for _ in requests]
-        has_lanes = self._options.num_envs_per_worker > 1
-        several_steps = requests[0].kind == "steps" and len(requests[0]) > 1
+    def _attempt_together(self, purchases: list[Retries]) -> None:
+        """Replay side by side what can be; not counted as an attempt, as any lane may fail it."""
+        rows = [missing_rows(retries.result) for retries in purchases]
+        several_steps = len(purchases) == 1 and purchases[0].result.request.kind == "steps"
+        num_together = len(rows[0]) if several_steps else len(purchases)
+        if self._options.num_envs_per_worker == 1 or num_together < 2:
+            return
+        asked = [r.result.request.rows(part) for r, part in zip(purchases, rows, strict=True)]
         with self._licence() as worker:
-            if has_lanes and (len(requests) > 1 or several_steps):
-                return worker.replay_side_by_side(requests, self.run, names)
-            return [worker.replay(requests[0], self.run, names[0])]
+            parts = worker.replay_side_by_side(asked, self.run, [uuid.uuid4().hex for _ in asked])
+        for retries, part, index in zip(purchases, parts, rows, strict=True):
+            retries.add(part, index)
 
     @contextmanager
     def _licence(self) -> Iterator[ReplayWorker]:
@@ -303,12 +301,12 @@ class SlowReplay:
             result = self._labels.with_failure_noted(result, self.run)
         return result
 
-    def _lookup(self, request: ReplayRequest) -> ReplayResult | None:
-        if self._labels is None:
-            return None
-        while self._labels.is_being_bought(request):
+    def _await_others(self, request: ReplayRequest) -> None:
+        while self._labels is not None and self._labels.is_being_bought(request):
             time.sleep(LOOK_AGAIN_S)
-        return self._labels.lookup_latest(request, self.run)
+
+    def _lookup(self, request: ReplayRequest) -> ReplayResult | None:
+        return None if self._labels is None else self._labels.lookup_latest(request, self.run)
 
     @contextmanager
     def _lease(self, pool: str, limit: int | None) -> Iterator[None]:
@@ -331,3 +329,9 @@ class SlowReplay:
             late = replace(self._unstored[0], unstored=tuple(self._unstored))
             self._unstored = list(self._labels.append_late(late, run=self.run).unstored)
         return [replace(result, unstored=()) for result in results]
+
+
+def _are_alike(one: ReplayRequest, other: ReplayRequest) -> bool:
+    """Whether the actions of two requests fit into one array as they are."""
+    a, b = one.actions, other.actions
+    return a.dtype == b.dtype and a.shape[1:] == b.shape[1:]

@@ -20,18 +20,17 @@ def seed_of(request: ReplayRequest) -> int:
 
 @contextmanager
 def own_generators_only() -> Iterator[None]:
-    """Refuse simulators that draw from either generator where rows are computed side by side.
+    """Refuse a simulator that draws from either generator in a call for several rows.
 
     Raises:
-        ValueError: At the end: a row would depend on what is replayed beside it.
+        ValueError: After the call: a row would depend on what is replayed beside it.
     """
     before = _position()
     yield
     if _position() != before:
         raise ValueError(
-            "a simulator of the pair draws from `random` or `np.random`, so rows side by side "
-            "would depend on each other; draw from `self.np_random`, or use "
-            "num_envs_per_replay_worker=1"
+            "the slow simulator draws from `random` or `np.random`, so rows side by side would "
+            "depend on each other; draw from `self.np_random`, or use num_envs_per_replay_worker=1"
         )
 
 

@@ -17,12 +17,12 @@ from rllib_offset.columns import (
 )
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import AnyVectorEnv
-from rllib_offset.replay.global_rng import own_generators_only, preserved_global_rng, seed_of
+from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
 from rllib_offset.replay.known import LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 from rllib_offset.replay.row_keeper import RowKeeper
 from rllib_offset.replay.simulator import mark_valid
-from rllib_offset.replay.simulator_lanes import SimulatorLanes
+from rllib_offset.replay.simulator_lanes import SimulatorLanes, row_of
 from rllib_offset.replay.termination import Termination, termination
 
 __all__ = ["replay_side_by_side"]
@@ -54,7 +54,7 @@ def replay_side_by_side(
                 stack.enter_context(writer.attempting(request))
         group = _Group(requests, SimulatorLanes(env, sigterm), writers, sigterm)
         try:
-            with preserved_global_rng(seed_of(requests[0])), own_generators_only():
+            with preserved_global_rng(seed_of(requests[0])):
                 group.replay()
         except BaseException:  # a signal, or a refusal: no simulator's error comes so far
             for lane in group.lanes:
@@ -148,7 +148,7 @@ class _Rows:
             self._range = first, len(self)
             self._columns = _joined(self._ticks[first:])
         steps = slice(stop - first)
-        return {name: column[steps, lane].copy() for name, column in self._columns.items()}
+        return row_of({n: column[steps, lane].copy() for n, column in self._columns.items()})
 
 
 class _Lane:

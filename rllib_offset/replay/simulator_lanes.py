@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,25 @@ from rllib_offset.columns import (
     Columns,
 )
 from rllib_offset.pair import AnyVectorEnv
+from rllib_offset.replay.global_rng import own_generators_only
 from rllib_offset.replay.simulator import Blame, Row, check_shape
 from rllib_offset.replay.termination import Termination
 from rllib_offset.simulator_state import (
     can_get_simulator_states,
-    can_set_simulator_states,
     get_simulator_states,
     set_simulator_states,
 )
 
-__all__ = ["SimulatorLanes"]
+__all__ = ["SimulatorLanes", "row_of"]
+
+
+IS_MEASURED = "is_measured"  # column: whether a lane had a measurement
 
 
 class SimulatorLanes:
     """Lanes that are stepped together, timed, counted, and blamed if they fail; ``N`` lanes.
+
+    Lanes that nobody needs repeat what a needed one does.
 
     Args:
         env: Resets lanes only when told to, and has been reset before.
@@ -41,18 +47,23 @@ class SimulatorLanes:
 
     def __init__(self, env: AnyVectorEnv, termination: Termination) -> None:
         self._env, self._termination = env, termination
-        self._shape = env.observation_space.shape
+        self._obs_shape = env.observation_space.shape
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of what the first step returned
         self.num_envs = env.num_envs
-        self.can_get, self.can_set = can_get_simulator_states(env), can_set_simulator_states(env)
+        self.can_get = can_get_simulator_states(env)
         self.time_s, self.num_calls, self.num_steps = 0.0, 0, 0
         self.blame = Blame("slow", termination)
         self._states: NDArray[np.float64] | None = None  # since the last step
 
     def reset(self, seeds: Sequence[int | None]) -> None:
-        """Start an episode on each of the first lanes."""
-        options = {"reset_mask": self._first(len(seeds))}
-        padded = [*seeds, *[None] * (self.num_envs - len(seeds))]
-        self._call(self._env.reset, seed=padded, options=options)
+        """Start an episode on each of the first lanes.
+
+        Raises:
+            ValueError: If the simulator draws from a global generator.
+        """
+        seeds = [*seeds, *[seeds[0]] * (self.num_envs - len(seeds))]
+        with own_generators_only():
+            self._call(self._env.reset, seed=seeds, options={"reset_mask": self._all()})
 
     def step(self, actions: NDArray[Any], num_running: int) -> tuple[Columns, NDArray[np.bool_]]:
         """Step all lanes, and return a row of each, and whether its episode is over.
@@ -60,16 +71,20 @@ class SimulatorLanes:
         Args:
             actions: ``(N, ...)``.
             num_running: Of how many lanes the rows mean something.
+
+        Raises:
+            ValueError: If the simulator draws from a global generator in its first step.
         """
         before = {STATE: self._read_states()} if self.can_get else {}
-        answer = self._call(self._env.step, actions)
+        with own_generators_only() if self.num_calls == 0 else nullcontext():
+            answer = self._call(self._env.step, actions)
         self._termination.hold()
         self.num_calls, self.num_steps = self.num_calls + 1, self.num_steps + num_running
         with self.blame:
             obs, rewards, terminated, truncated, infos = answer
             columns = _columns(obs, rewards, terminated, infos)
-            check_shape("observations", columns[OBS], self._shape)
             is_over = columns[TERMINATED] | np.asarray(truncated, bool)
+            self._check_shapes(columns, is_over)
         if self.can_get:
             columns |= before | {NEXT_STATE: self._read_states()}
         return columns, is_over
@@ -80,25 +95,33 @@ class SimulatorLanes:
         That a time limit has run out meanwhile means nothing.
         """
         num_rows = len(states)
-        index = np.minimum(np.arange(self.num_envs), num_rows - 1)  # the other lanes repeat one
+        index = np.arange(self.num_envs) % num_rows
         with self.blame:
-            set_simulator_states(self._env, states[index], self._first(num_rows))
+            set_simulator_states(self._env, states[index], self._all())
         self._states = None
         columns, _ = self.step(actions[index], num_rows)
         columns |= {STATE: np.array(states[index], np.float64), ACTION: actions[index]}
-        return [{name: column[i] for name, column in columns.items()} for i in range(num_rows)]
+        return [row_of({n: c[i] for n, c in columns.items()}) for i in range(num_rows)]
 
     def stop_clock(self) -> None:
         """There is no time limit in the driver's process."""
 
-    def _first(self, number: int) -> NDArray[np.bool_]:
-        return np.arange(self.num_envs) < number
+    def _all(self) -> NDArray[np.bool_]:
+        return np.ones(self.num_envs, bool)
 
     def _read_states(self) -> NDArray[np.float64]:
         if self._states is None:
             with self.blame:
                 self._states = np.array(get_simulator_states(self._env), np.float64)
         return self._states
+
+    def _check_shapes(self, columns: Columns, is_over: NDArray[np.bool_]) -> None:
+        check_shape("observations", columns[OBS], self._obs_shape)
+        for name, column in ((REWARD, columns[REWARD]), ("ends", is_over), (VALID, columns[VALID])):
+            check_shape(name, column, (self.num_envs,))
+        if MEASUREMENT in columns:
+            measured = columns[MEASUREMENT]
+            check_shape(MEASUREMENT, measured, self._shapes.setdefault(MEASUREMENT, measured.shape))
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call into the simulator, timed; its states are others afterwards."""
@@ -111,6 +134,14 @@ class SimulatorLanes:
             self.time_s += time.perf_counter() - start_s
 
 
+def row_of(columns: Columns) -> Row:
+    """Return rows as one environment gives them: without a measurement where none was made."""
+    is_measured = columns.pop(IS_MEASURED)
+    if not np.any(is_measured):
+        columns.pop(MEASUREMENT, None)
+    return columns
+
+
 def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> Columns:
     """Return a step of all lanes in the types of a single row."""
     columns: Columns = {
@@ -118,12 +149,14 @@ def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> 
         REWARD: np.array(rewards, np.float32),
         TERMINATED: np.array(terminated, bool),
         VALID: np.ones(len(obs), bool),
+        IS_MEASURED: np.zeros(len(obs), bool),
     }
     if VALID in infos:
         columns[VALID] = np.array(infos[VALID], bool) | ~_tell(infos, VALID)
     if MEASUREMENT in infos:
         measured = np.array(list(infos[MEASUREMENT]), np.float64).reshape(len(obs), -1)
-        measured[~_tell(infos, MEASUREMENT)] = np.nan
+        columns[IS_MEASURED] = _tell(infos, MEASUREMENT)
+        measured[~columns[IS_MEASURED]] = np.nan
         columns[MEASUREMENT] = measured
     return columns
 

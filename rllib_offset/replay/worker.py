@@ -25,12 +25,12 @@ from rllib_offset.columns import (
 )
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import AnyVectorEnv, EnvPair
-from rllib_offset.replay.global_rng import own_generators_only, preserved_global_rng, seed_of
+from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
 from rllib_offset.replay.known import KnownLabels, LabelWriter
-from rllib_offset.replay.requests import ReplayRequest, ReplayResult
+from rllib_offset.replay.requests import ReplayRequest, ReplayResult, nothing
 from rllib_offset.replay.row_keeper import RowKeeper
 from rllib_offset.replay.side_by_side import replay_side_by_side
-from rllib_offset.replay.simulator import Row, Simulator, check_like, mark_valid
+from rllib_offset.replay.simulator import Blame, Row, Simulator, check_like, mark_valid
 from rllib_offset.replay.simulator_lanes import SimulatorLanes
 from rllib_offset.replay.termination import Termination, termination
 from rllib_offset.simulator_state import can_set_simulator_states
@@ -67,6 +67,7 @@ class ReplayWorker:
         self.pair = pair
         self._num_envs = num_envs
         self._lanes: AnyVectorEnv | None = None
+        self._lanes_are_reset = False
         self._step_timeout_s = step_timeout_s
         self._location = labels
         self._labels: KnownLabels | None = None
@@ -76,16 +77,27 @@ class ReplayWorker:
 
     def ready(self) -> bool:
         """Build the simulators, which may take its time."""
-        if self._slow is None:
-            self._slow, self._fast = self.pair.make_slow(), self.pair.make_fast()
+        self._build()
         if self._lanes is None and self._num_envs > 1:
             self._lanes = self.pair.make_slow_lanes(self._num_envs)
-            seeds: Any = list(range(self._num_envs))
-            self._lanes.reset(seed=seeds)  # all of them: later on only those that are used
+        return True
+
+    def _build(self) -> None:
+        if self._slow is None:
+            self._slow, self._fast = self.pair.make_slow(), self.pair.make_fast()
         if self._location is not None and self._labels is None:
             self._labels = KnownLabels(self._location)
             to_table({"": np.zeros(1)})  # pyarrow's first takes 0.3 s: not while a result waits
-        return True
+
+    def _reset_lanes(self) -> AnyVectorEnv:
+        """Return the lanes; before their first use each has been reset, as wrappers insist."""
+        with Blame("slow", Termination()), preserved_global_rng():
+            lanes = self._lanes or self.pair.make_slow_lanes(self._num_envs)
+            if self._lanes is None or not self._lanes_are_reset:
+                seeds: Any = list(range(self._num_envs))
+                lanes.reset(seed=seeds)
+        self._lanes, self._lanes_are_reset = lanes, True
+        return lanes
 
     def replay(self, request: ReplayRequest, run: str = "", purchase: str = "") -> ReplayResult:
         """Answer one request; the answer is on disk when it is returned, or says that it is not.
@@ -98,7 +110,7 @@ class ReplayWorker:
         if self._num_failures >= _FAILURES_BEFORE_REBUILD:
             self.close()
             self._num_failures = 0
-        self.ready()
+        self._build()
         assert self._slow is not None
         writer = None
         if self._labels is not None:
@@ -117,21 +129,23 @@ class ReplayWorker:
             run: Who pays.
             purchases: Name each attempt in the store.
         """
-        self.ready()
+        self._build()
         assert self._slow is not None
-        assert self._lanes is not None
-        writers = None
+        try:
+            lanes = self._reset_lanes()
+        except SlowSimulatorError as error:
+            return [nothing(r, f"{error} ({r.whence()}; replay {r.key})") for r in requests]
+        if requests[0].kind == "steps" and not can_set_simulator_states(lanes):
+            return [self.replay(requests[0], run, purchases[0])]
+        writers: list[LabelWriter | None] = [None] * len(requests)
         if self._labels is not None:
             writers = [LabelWriter(self._labels, run=run, purchase=name) for name in purchases]
         if requests[0].kind == "steps":
-            (request,) = requests
-            writer = writers[0] if writers else None
-            lanes = self._lanes if can_set_simulator_states(self._lanes) else None
-            results = [replay(request, self._slow, self._fast, writer, lanes=lanes)]
+            results = [replay(requests[0], self._slow, self._fast, writers[0], lanes=lanes)]
         else:
-            results = replay_side_by_side(requests, self._lanes, writers)
-        if all(result.error for result in results):  # it may be broken
-            self._close([self._lanes])
+            results = replay_side_by_side(requests, lanes, writers)
+        if any(result.error for result in results):  # they may be broken
+            self._close([lanes])
             self._lanes = None
         return results
 
@@ -324,15 +338,13 @@ def _replay_steps_together(
     for i, (state, action) in enumerate(zip(request.states, request.actions, strict=True)):
         with log.failures(row=i):
             fast_rows[i] = None if stepped is None else _step_from(stepped, state, action)
-    with own_generators_only():
-        for first in range(0, len(fast_rows), slow.num_envs):
-            index = np.array(list(fast_rows)[first : first + slow.num_envs])
-            states, actions = request.states[index], request.actions[index]
-            with log.failures():
-                slow_rows = slow.rows_from(states, actions)
-                log.add_together(
-                    (i, row, fast_rows[i]) for i, row in zip(index.tolist(), slow_rows, strict=True)
-                )
+    for first in range(0, len(fast_rows), slow.num_envs):
+        index = np.array(list(fast_rows)[first : first + slow.num_envs])
+        with log.failures():
+            slow_rows = slow.rows_from(request.states[index], request.actions[index])
+            log.add_together(
+                (i, row, fast_rows[i]) for i, row in zip(index.tolist(), slow_rows, strict=True)
+            )
 
 
 def _fast_to_step(request: ReplayRequest, fast: Simulator | None) -> Simulator | None:
