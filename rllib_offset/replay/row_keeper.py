@@ -1,7 +1,6 @@
 """How the finished rows of one attempt survive the process: noted at once, written later."""
 
 import math
-from collections.abc import Callable
 
 from rllib_offset.replay.known import LabelWriter
 from rllib_offset.replay.requests import ReplayResult
@@ -10,23 +9,26 @@ __all__ = ["RowKeeper"]
 
 
 class RowKeeper:
-    """Notes and writes rows as often as pays off, each once.
+    """Rows that finish one after the other, each noted and written once, as often as pays off.
+
+    A subclass holds them.
 
     Args:
-        writer: Knows what pays off; with None nothing is kept.
-        so_far: Returns how many rows have finished, and how many seconds the attempt has taken.
-        result: Returns the finished rows from a number on, as an answer.
+        writer: Knows what pays off; with None nothing is kept on disk.
     """
 
-    def __init__(
-        self,
-        writer: LabelWriter | None,
-        so_far: Callable[[], tuple[int, float]],
-        result: Callable[[int], ReplayResult],
-    ) -> None:
-        self._writer, self._so_far, self._result = writer, so_far, result
+    def __init__(self, writer: LabelWriter | None) -> None:
+        self._writer = writer
         self._written = self._noted = (0, 0.0)  # rows, and seconds that they took
         self._is_end = False
+
+    def _so_far(self) -> tuple[int, float]:
+        """Return how many rows have finished, and how many seconds the attempt has taken."""
+        raise NotImplementedError
+
+    def _result(self, first: int) -> ReplayResult:
+        """Return the finished rows from number ``first`` on."""
+        raise NotImplementedError
 
     def note(self, *, is_end: bool) -> None:
         """Note what is due, moments after a row has finished.

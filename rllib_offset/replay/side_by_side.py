@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_offset.columns import (
-    Columns,
-    slice_columns,
-)
+from rllib_offset.columns import Columns, slice_columns
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
@@ -58,10 +55,10 @@ def replay_side_by_side(
                 group.replay()
         except BaseException:  # a signal, or a refusal: no simulator's error comes so far
             for lane in group.lanes:
-                lane.keeper.leave()
+                lane.leave()
             raise
         sigterm.hold()
-        return [lane.keeper.close() for lane in group.lanes]
+        return [lane.close() for lane in group.lanes]
 
 
 class _Group:
@@ -118,7 +115,7 @@ class _Group:
         for lane in self._running:
             lane.reach(self._time_s, is_over=over[lane.number])
         for lane in self._running:
-            lane.keeper.write()
+            lane.write()
         self._running = [lane for lane in self._running if not lane.is_over]
 
     def _share_time(self) -> None:
@@ -151,26 +148,26 @@ class _Rows:
         return row_of({n: column[steps, lane].copy() for n, column in self._columns.items()})
 
 
-class _Lane:
+class _Lane(RowKeeper):
     """One trajectory: how far it is, and how far that is on disk."""
 
     def __init__(
         self, request: ReplayRequest, number: int, writer: LabelWriter | None, rows: _Rows
     ) -> None:
+        super().__init__(writer)
         self.request, self.number = request, number
         self.is_over = False
         self._num_rows = self._num_steps = 0  # a step whose answer makes no sense gives no row
         self._time_s = 0.0
         self._error: str | None = None
         self._rows = rows
-        self.keeper = RowKeeper(writer, self._so_far, self._result)
 
     def reach(self, time_s: float, *, is_over: bool) -> None:
         """Count the row that has just finished, and note it."""
         self._num_rows = self._num_steps = len(self._rows)
         self._time_s = time_s
         self.is_over = is_over or self._num_rows == len(self.request)
-        self.keeper.note(is_end=self.is_over)
+        self.note(is_end=self.is_over)
 
     def fail(self, error: SlowSimulatorError, num_steps: int, time_s: float) -> None:
         """End here: the simulator has raised, in this lane or in another."""
@@ -182,14 +179,12 @@ class _Lane:
         return self._num_rows, self._time_s
 
     def _result(self, first: int) -> ReplayResult:
-        """Return the finished rows from number ``first`` on."""
-        index = np.arange(first, self._num_rows)
-        is_empty = first == self._num_rows
+        index, slow = np.arange(first, self._num_rows), None
+        if len(index):
+            slow = mark_valid(self._rows.of(self.number, first, self._num_rows))
         return ReplayResult(
             request=self.request,
-            slow=None
-            if is_empty
-            else mark_valid(self._rows.of(self.number, first, self._num_rows)),
+            slow=slow,
             fast=slice_columns(self.request.fast, index),
             sim_time_s=self._time_s,
             num_steps=self._num_steps,

@@ -31,8 +31,7 @@ from rllib_offset.simulator_state import (
 
 __all__ = ["SimulatorLanes", "row_of"]
 
-
-IS_MEASURED = "is_measured"  # column: whether a lane had a measurement
+_IS_MEASURED = "is_measured"  # column: whether a lane had a measurement
 
 
 class SimulatorLanes:
@@ -48,7 +47,7 @@ class SimulatorLanes:
     def __init__(self, env: AnyVectorEnv, termination: Termination) -> None:
         self._env, self._termination = env, termination
         self._obs_shape = env.observation_space.shape
-        self._shapes: dict[str, tuple[int, ...]] = {}  # of what the first step returned
+        self._measurement_shape: tuple[int, ...] | None = None  # of the first one
         self.num_envs = env.num_envs
         self.can_get = can_get_simulator_states(env)
         self.time_s, self.num_calls, self.num_steps = 0.0, 0, 0
@@ -56,7 +55,7 @@ class SimulatorLanes:
         self._states: NDArray[np.float64] | None = None  # since the last step
 
     def reset(self, seeds: Sequence[int | None]) -> None:
-        """Start an episode on each of the first lanes.
+        """Start an episode on each of the first lanes, one per seed.
 
         Raises:
             ValueError: If the simulator draws from a global generator.
@@ -120,8 +119,8 @@ class SimulatorLanes:
         for name, column in ((REWARD, columns[REWARD]), ("ends", is_over), (VALID, columns[VALID])):
             check_shape(name, column, (self.num_envs,))
         if MEASUREMENT in columns:
-            measured = columns[MEASUREMENT]
-            check_shape(MEASUREMENT, measured, self._shapes.setdefault(MEASUREMENT, measured.shape))
+            check_shape(MEASUREMENT, columns[MEASUREMENT], self._measurement_shape)
+            self._measurement_shape = columns[MEASUREMENT].shape
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call into the simulator, timed; its states are others afterwards."""
@@ -136,7 +135,7 @@ class SimulatorLanes:
 
 def row_of(columns: Columns) -> Row:
     """Return rows as one environment gives them: without a measurement where none was made."""
-    is_measured = columns.pop(IS_MEASURED)
+    is_measured = columns.pop(_IS_MEASURED)
     if not np.any(is_measured):
         columns.pop(MEASUREMENT, None)
     return columns
@@ -149,14 +148,14 @@ def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> 
         REWARD: np.array(rewards, np.float32),
         TERMINATED: np.array(terminated, bool),
         VALID: np.ones(len(obs), bool),
-        IS_MEASURED: np.zeros(len(obs), bool),
+        _IS_MEASURED: np.zeros(len(obs), bool),
     }
     if VALID in infos:
         columns[VALID] = np.array(infos[VALID], bool) | ~_tell(infos, VALID)
     if MEASUREMENT in infos:
         measured = np.array(list(infos[MEASUREMENT]), np.float64).reshape(len(obs), -1)
-        columns[IS_MEASURED] = _tell(infos, MEASUREMENT)
-        measured[~columns[IS_MEASURED]] = np.nan
+        columns[_IS_MEASURED] = _tell(infos, MEASUREMENT)
+        measured[~columns[_IS_MEASURED]] = np.nan
         columns[MEASUREMENT] = measured
     return columns
 

@@ -209,13 +209,13 @@ def replay(
                 else:
                     _replay_steps_together(request, together, fast, log)
         except BaseException:  # a signal: no simulator's error comes so far
-            log.keeper.leave()
+            log.leave()
             raise
         sigterm.hold()
-        return log.keeper.close()
+        return log.close()
 
 
-class _Log:
+class _Log(RowKeeper):
     """Rows that finished, and why the others did not."""
 
     def __init__(
@@ -226,6 +226,7 @@ class _Log:
         writer: LabelWriter | None,
         on_error: Callable[[SlowSimulatorError], Any] | None,
     ) -> None:
+        super().__init__(writer)
         self.request = request
         self.index: list[int] = []
         self.slow: list[Row] = []
@@ -233,7 +234,6 @@ class _Log:
         self.error: str | None = None
         self._simulator, self._sigterm = slow, sigterm
         self._on_error = on_error
-        self.keeper = RowKeeper(writer, self._so_far, self._result)
 
     def add(self, i: int, slow: Row, fast: Row | None, *, is_end: bool = True) -> None:
         """Take in a finished row; ``is_end`` says that the replay needs no row after it.
@@ -260,16 +260,15 @@ class _Log:
 
     def _keep(self, is_end: bool) -> None:
         """See that the rows survive: note first of all, write when no time limit runs."""
-        self.keeper.note(is_end=is_end)
+        self.note(is_end=is_end)
         self._simulator.stop_clock()
-        self.keeper.write()
+        self.write()
         self._sigterm.release()
 
     def _so_far(self) -> tuple[int, float]:
         return len(self.index), self._simulator.time_s
 
     def _result(self, first: int) -> ReplayResult:
-        """Return the finished rows from number ``first`` on."""
         index = np.array(self.index[first:], dtype=np.int64)
         return ReplayResult(
             request=self.request,
