@@ -1,5 +1,7 @@
 """What is replayed side by side answers as each would alone, and fails without the others."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -415,3 +417,71 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
     config.slow_simulator(**{"env": SLOW, "num_envs_per_replay_worker": 10} | settings)
     with pytest.raises(ValueError, match=message):
         config.validate()
+
+
+# --- SIGTERM ---
+
+
+class Leave(BaseException):
+    """What the process's own handler of SIGTERM raises."""
+
+
+@pytest.fixture
+def terminated(location, monkeypatch):
+    """Replay ``kind`` side by side, a SIGTERM coming at a place; return how many rows are kept."""
+
+    def leave(*_):
+        raise Leave
+
+    def replayed(kind, strike):
+        worker = ReplayWorker(PAIR, location, num_envs=3)
+        requests = [trajectory(k) for k in range(3)]
+        if kind == "steps":
+            requests = [single_steps(8, brings_fast=True)]
+        worker._reset_lanes()
+        strike(worker)
+        before = signal.signal(signal.SIGTERM, leave)
+        try:
+            with pytest.raises(Leave):
+                worker.replay_side_by_side(requests, "run", ["a", "b", "c"][: len(requests)])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        known = KnownLabels(location)
+        assert not any(known.is_being_bought(request) for request in requests)
+        found = [known.lookup_latest(request, "run") for request in requests]
+        return sum(result.num_steps for result in found if result is not None)
+
+    return replayed
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "steps"])
+def test_a_signal_ends_a_call_at_once_and_keeps_the_rows_of_those_before(terminated, kind):
+    def strike_in_the_second_call(worker):
+        step, calls = worker._lanes.step, []
+
+        def struck(actions):
+            calls.append(actions)
+            if len(calls) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return step(actions)
+
+        worker._lanes.step = struck
+
+    assert terminated(kind, strike_in_the_second_call) == 3
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "steps"])
+@pytest.mark.parametrize("place", ["note", "write"])
+def test_rows_on_their_way_to_disk_arrive_first(terminated, monkeypatch, kind, place):
+    def strike_at_the_first(_):
+        original = getattr(LabelWriter, place)
+
+        def struck(*args, **kwargs):
+            signal.raise_signal(signal.SIGTERM)
+            original(*args, **kwargs)
+
+        monkeypatch.setattr(LabelWriter, place, struck)
+        monkeypatch.setattr(LabelWriter, "is_noted", lambda self, _: place == "note")
+        monkeypatch.setattr(LabelWriter, "is_due", lambda self, _: place == "write")
+
+    assert terminated(kind, strike_at_the_first) == 3
