@@ -29,6 +29,7 @@ from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import EnvPair, EnvSpec
 from rllib_offset.pair_facts import PairFacts
+from rllib_offset.replay.options import check_lanes
 from rllib_offset.seeded_env_runner import registered_env
 from rllib_offset.timing import Level
 
@@ -416,11 +417,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             self._value_error("no fast simulator; call `.environment(...)`")
         if self.slow_env is None:
             self._value_error("no slow simulator; call `.slow_simulator(env=...)`")
-        if self.num_envs_per_replay_worker > 1 and self.num_replay_workers:
-            self._value_error(
-                "replays side by side happen in the driver's process; use `num_replay_workers=0`, "
-                "or leave `num_envs_per_replay_worker` at 1"
-            )
+        check_lanes(self.num_envs_per_replay_worker, self.num_replay_workers)
         if self.freeze_below is not None:
             known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}
             check_keys(known, self.freeze_options, where="freeze_options")

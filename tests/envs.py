@@ -308,6 +308,5 @@ gym.register(
     "tests/Broken-v0",
     entry_point="tests.envs:BrokenEnv",
     vector_entry_point="tests.envs:BrittleLanes",
-    kwargs={},
     max_episode_steps=100,
 )

@@ -114,6 +114,20 @@ def test_without_a_finished_row_there_is_no_result(faulty):
     assert "step 0" in result.error
 
 
+def test_a_state_that_cannot_be_read_is_blamed_once():
+    class Opaque(envs.StatefulEnv):
+        def get_simulator_state(self):
+            if self.count == 2:
+                raise ArithmeticError("the mesh is tangled")
+            return super().get_simulator_state()
+
+    causes = []
+    result = replay(trajectory(), Opaque(), on_error=lambda error: causes.append(error.__cause__))
+    assert result.error.count("raised") == 1
+    assert [type(cause) for cause in causes] == [ArithmeticError]
+    assert (result.num_steps, result.index.tolist()) == (2, [0])
+
+
 def test_what_is_not_finite_is_invalid():
     slow = replay(trajectory(), envs.NotFiniteEnv()).slow
     assert slow[VALID].tolist() == [True, True, False, True, True]

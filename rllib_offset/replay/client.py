@@ -15,7 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from rllib_offset.pair import EnvPair
 from rllib_offset.replay.coordinator import LOOK_AGAIN_S, ReplayCoordinator
 from rllib_offset.replay.known import KnownLabels
-from rllib_offset.replay.options import ReplayOptions
+from rllib_offset.replay.options import ReplayOptions, check_lanes
 from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult, missing_rows
 from rllib_offset.replay.retries import FailureWatch, Retries
 from rllib_offset.replay.rows import identities
@@ -73,11 +73,7 @@ class SlowReplay:
         self._unstored: list[ReplayResult] = []
         self._num_restarts = 0  # since the last answer
         if options.num_envs_per_worker > 1:
-            if num_workers:
-                raise ValueError(
-                    "replays side by side happen in the driver's process; use "
-                    "`num_replay_workers=0`, or leave `num_envs_per_replay_worker` at 1"
-                )
+            check_lanes(options.num_envs_per_worker, num_workers)
             self._worker_here().ready()  # says at once if there is no vector form
         self.coordinator: ActorHandle = self._start_coordinator(recovers=False)
 
@@ -225,7 +221,7 @@ class SlowReplay:
         while self._taken:
             with closing(self._replay_here(self._together(self._taken))) as results:
                 for result in results:
-                    self._taken = [r for r in self._taken if r.key != result.request.key]
+                    self._taken.remove(result.request)
                     self._done.append(result)
                     self._watch.observe(result)
                     failure = self._watch.failure()
@@ -234,6 +230,8 @@ class SlowReplay:
 
     def _together(self, requests: list[ReplayRequest]) -> list[ReplayRequest]:
         """Return the first requests, as many as can be replayed at once: no trajectory twice."""
+        if self._options.num_envs_per_worker == 1:
+            return requests[:1]
         together: dict[str, ReplayRequest] = {}
         for request in requests[: self._options.num_envs_per_worker]:
             name = identities(request)[0] if request.kind == "trajectory" else ""
@@ -266,10 +264,11 @@ class SlowReplay:
 
     def _attempt_together(self, purchases: list[Retries]) -> None:
         """Replay side by side what can be; not counted as an attempt, as any lane may fail it."""
+        if self._options.num_envs_per_worker == 1:
+            return
         rows = [missing_rows(retries.result) for retries in purchases]
         several_steps = len(purchases) == 1 and purchases[0].result.request.kind == "steps"
-        num_together = len(rows[0]) if several_steps else len(purchases)
-        if self._options.num_envs_per_worker == 1 or num_together < 2:
+        if (len(rows[0]) if several_steps else len(purchases)) < 2:
             return
         asked = [r.result.request.rows(part) for r, part in zip(purchases, rows, strict=True)]
         with self._licence() as worker:

@@ -8,7 +8,7 @@ from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.rows import identities
 from rllib_offset.store import StoreLocation
 
-__all__ = ["ReplayOptions"]
+__all__ = ["ReplayOptions", "check_lanes"]
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,16 @@ class ReplayOptions:
         fingerprint = "" if self.labels is None else self.labels.fingerprint
         words = " ".join([fingerprint, *identities(request)]) if self.is_shared else ""
         return hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+
+
+def check_lanes(num_envs_per_worker: int, num_workers: int) -> None:
+    """Refuse replays side by side in workers.
+
+    Raises:
+        ValueError: If there are workers, and several environments for each.
+    """
+    if num_envs_per_worker > 1 and num_workers:
+        raise ValueError(
+            "replays side by side happen in the driver's process; use `num_replay_workers=0`, or "
+            "leave `num_envs_per_replay_worker` at 1"
+        )

@@ -29,17 +29,58 @@ from rllib_offset.simulator_state import (
     state_reader,
 )
 
-__all__ = ["Blame", "Row", "Simulator", "check_like", "check_shape", "mark_valid"]
+__all__ = [
+    "Blame",
+    "Row",
+    "Simulator",
+    "TimedCalls",
+    "check_like",
+    "check_shape",
+    "mark_valid",
+    "was_reset",
+]
 
 _ARRAYS = (OBS, MEASUREMENT, STATE, NEXT_STATE)  # of a row; the others are single values
 
 AnyEnv = gym.Env[Any, Any]
 Row = dict[str, Any]
 
-_was_reset: WeakSet[AnyEnv] = WeakSet()  # environments that have been reset in this process
+was_reset: WeakSet[Any] = WeakSet()  # environments that have been reset in this process
 
 
-class Simulator:
+class TimedCalls:
+    """Calls into a simulator, timed and blamed.
+
+    Args:
+        name: Of the simulator, in errors.
+        termination: What a SIGTERM raises is not blamed on the simulator.
+
+    Attributes:
+        time_s: Seconds inside the simulator.
+        num_steps: Steps that it finished.
+    """
+
+    def __init__(self, name: str, termination: Termination) -> None:
+        self.time_s, self.num_steps = 0.0, 0
+        self.blame = Blame(name, termination)
+        self._termination = termination
+        self._state: NDArray[np.float64] | None = None  # since the last call, if it was read
+
+    def stop_clock(self) -> None:
+        """Stop the latest step's time limit, if it has one."""
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call into the simulator; its state is another one afterwards."""
+        self._state = None
+        start_s = time.perf_counter()
+        try:
+            with self.blame:
+                return function(*args, **kwargs)
+        finally:
+            self.time_s += time.perf_counter() - start_s
+
+
+class Simulator(TimedCalls):
     """An environment whose steps are timed, counted and turned into rows.
 
     Args:
@@ -59,32 +100,24 @@ class Simulator:
         *,
         holds: bool = False,
     ) -> None:
-        self.name, self.env = name, env
-        self._termination, self._holds = termination, holds
+        super().__init__(name, termination)
+        self.env, self._holds = env, holds
         self.step_timeout_s = step_timeout_s
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
-        self.time_s, self.num_steps = 0.0, 0
         self._is_timed = False
-        self.blame = Blame(name, termination)
         self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
-        self._state: NDArray[np.float64] | None = None  # since the last step, if there was one
         self._read_state: Callable[[], NDArray[np.float64]] | None = None  # since the last reset
 
     def reset(self, seed: int | None) -> NDArray[np.float32]:
         """Reset, and return the observation."""
-        self._state = self._read_state = None
-        start_s = time.perf_counter()
-        try:
-            with self.blame:
-                obs, _ = self.env.reset(seed=seed)
-        finally:
-            self.time_s += time.perf_counter() - start_s
-        _was_reset.add(self.env)
+        self._read_state = None
+        obs, _ = self._call(self.env.reset, seed=seed)
+        was_reset.add(self.env)
         return np.array(obs, np.float32)
 
     def reset_once(self) -> None:
         """Reset an environment never used before: wrappers insist on it."""
-        if self.env not in _was_reset:
+        if self.env not in was_reset:
             self.reset(seed=0)
 
     def state(self) -> NDArray[np.float64]:
@@ -109,23 +142,19 @@ class Simulator:
         """
         state = self.state() if self.can_get else None
         self._start_clock()
-        self._state = None  # another one from now on
-        start_s = time.perf_counter()
+        # the action is copied: a request stays as it is
+        answer = self._call(self.env.step, action.copy())
+        if self._holds:
+            self._termination.hold()
+        self.num_steps += 1
         with self.blame:
-            try:
-                # the action is copied: a request stays as it is
-                answer = self.env.step(action.copy())
-            finally:
-                self.time_s += time.perf_counter() - start_s
-            if self._holds:
-                self._termination.hold()
-            self.num_steps += 1
             obs, reward, terminated, truncated, info = answer
             row = _row(obs, reward, terminated, info)
             check_shape("observation", row[OBS], self._obs_shape)
-            if state is not None:
-                row[STATE], row[NEXT_STATE] = state, self.state()
-            return row, bool(terminated or truncated)
+            is_over = bool(terminated or truncated)
+        if state is not None:
+            row[STATE], row[NEXT_STATE] = state, self.state()
+        return row, is_over
 
     def _start_clock(self) -> None:
         """End the process if the step hangs, wherever it does: no signal reaches foreign code."""

@@ -1,7 +1,6 @@
 """A native vector environment as replays see it: what :mod:`simulator` is to one environment."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,7 +20,7 @@ from rllib_offset.columns import (
 )
 from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import own_generators_only
-from rllib_offset.replay.simulator import Blame, Row, check_shape
+from rllib_offset.replay.simulator import Row, TimedCalls, check_shape, was_reset
 from rllib_offset.replay.termination import Termination
 from rllib_offset.simulator_state import (
     can_get_simulator_states,
@@ -34,25 +33,24 @@ __all__ = ["SimulatorLanes", "row_of"]
 _IS_MEASURED = "is_measured"  # column: whether a lane had a measurement
 
 
-class SimulatorLanes:
+class SimulatorLanes(TimedCalls):
     """Lanes that are stepped together, timed, counted, and blamed if they fail; ``N`` lanes.
 
     Lanes that nobody needs repeat what a needed one does.
 
     Args:
-        env: Resets lanes only when told to, and has been reset before.
+        env: Resets lanes only when told to.
         termination: A SIGTERM waits once a step is finished, until it is released.
     """
 
     def __init__(self, env: AnyVectorEnv, termination: Termination) -> None:
-        self._env, self._termination = env, termination
+        super().__init__("slow", termination)
+        self._env = env
         self._obs_shape = env.observation_space.shape
         self._measurement_shape: tuple[int, ...] | None = None  # of the first one
         self.num_envs = env.num_envs
         self.can_get = can_get_simulator_states(env)
-        self.time_s, self.num_calls, self.num_steps = 0.0, 0, 0
-        self.blame = Blame("slow", termination)
-        self._states: NDArray[np.float64] | None = None  # since the last step
+        self.num_calls = 0  # of `step`
 
     def reset(self, seeds: Sequence[int | None]) -> None:
         """Start an episode on each of the first lanes, one per seed.
@@ -63,6 +61,7 @@ class SimulatorLanes:
         seeds = [*seeds, *[seeds[0]] * (self.num_envs - len(seeds))]
         with own_generators_only():
             self._call(self._env.reset, seed=seeds, options={"reset_mask": self._all()})
+        was_reset.add(self._env)
 
     def step(self, actions: NDArray[Any], num_running: int) -> tuple[Columns, NDArray[np.bool_]]:
         """Step all lanes, and return a row of each, and whether its episode is over.
@@ -93,26 +92,25 @@ class SimulatorLanes:
 
         That a time limit has run out meanwhile means nothing.
         """
+        if self._env not in was_reset:  # wrappers insist on it
+            self.reset([0])
         num_rows = len(states)
         index = np.arange(self.num_envs) % num_rows
         with self.blame:
             set_simulator_states(self._env, states[index], self._all())
-        self._states = None
+        self._state = None
         columns, _ = self.step(actions[index], num_rows)
         columns |= {STATE: np.array(states[index], np.float64), ACTION: actions[index]}
         return [row_of({n: c[i] for n, c in columns.items()}) for i in range(num_rows)]
-
-    def stop_clock(self) -> None:
-        """There is no time limit in the driver's process."""
 
     def _all(self) -> NDArray[np.bool_]:
         return np.ones(self.num_envs, bool)
 
     def _read_states(self) -> NDArray[np.float64]:
-        if self._states is None:
+        if self._state is None:
             with self.blame:
-                self._states = np.array(get_simulator_states(self._env), np.float64)
-        return self._states
+                self._state = np.array(get_simulator_states(self._env), np.float64)
+        return self._state
 
     def _check_shapes(self, columns: Columns, is_over: NDArray[np.bool_]) -> None:
         check_shape("observations", columns[OBS], self._obs_shape)
@@ -121,16 +119,6 @@ class SimulatorLanes:
         if MEASUREMENT in columns:
             check_shape(MEASUREMENT, columns[MEASUREMENT], self._measurement_shape)
             self._measurement_shape = columns[MEASUREMENT].shape
-
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call into the simulator, timed; its states are others afterwards."""
-        self._states = None
-        start_s = time.perf_counter()
-        try:
-            with self.blame:
-                return function(*args, **kwargs)
-        finally:
-            self.time_s += time.perf_counter() - start_s
 
 
 def row_of(columns: Columns) -> Row:

@@ -67,7 +67,6 @@ class ReplayWorker:
         self.pair = pair
         self._num_envs = num_envs
         self._lanes: AnyVectorEnv | None = None
-        self._lanes_are_reset = False
         self._step_timeout_s = step_timeout_s
         self._location = labels
         self._labels: KnownLabels | None = None
@@ -78,8 +77,8 @@ class ReplayWorker:
     def ready(self) -> bool:
         """Build the simulators, which may take its time."""
         self._build()
-        if self._lanes is None and self._num_envs > 1:
-            self._lanes = self.pair.make_slow_lanes(self._num_envs)
+        if self._num_envs > 1:
+            self._build_lanes()
         return True
 
     def _build(self) -> None:
@@ -89,15 +88,10 @@ class ReplayWorker:
             self._labels = KnownLabels(self._location)
             to_table({"": np.zeros(1)})  # pyarrow's first takes 0.3 s: not while a result waits
 
-    def _reset_lanes(self) -> AnyVectorEnv:
-        """Return the lanes; before their first use each has been reset, as wrappers insist."""
-        with Blame("slow", Termination()), preserved_global_rng():
-            lanes = self._lanes or self.pair.make_slow_lanes(self._num_envs)
-            if self._lanes is None or not self._lanes_are_reset:
-                seeds: Any = list(range(self._num_envs))
-                lanes.reset(seed=seeds)
-        self._lanes, self._lanes_are_reset = lanes, True
-        return lanes
+    def _build_lanes(self) -> AnyVectorEnv:
+        if self._lanes is None:
+            self._lanes = self.pair.make_slow_lanes(self._num_envs)
+        return self._lanes
 
     def replay(self, request: ReplayRequest, run: str = "", purchase: str = "") -> ReplayResult:
         """Answer one request; the answer is on disk when it is returned, or says that it is not.
@@ -132,7 +126,8 @@ class ReplayWorker:
         self._build()
         assert self._slow is not None
         try:
-            lanes = self._reset_lanes()
+            with Blame("slow", Termination()):
+                lanes = self._build_lanes()
         except SlowSimulatorError as error:
             return [nothing(r, f"{error} ({r.whence()}; replay {r.key})") for r in requests]
         if requests[0].kind == "steps" and not can_set_simulator_states(lanes):
