@@ -13,6 +13,7 @@ from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.side_by_side import replay_side_by_side
 from rllib_offset.replay.worker import ReplayWorker, replay
 from tests import envs
+from tests.test_termination import Calls, Leave, strike_at
 
 FAST = "rllib_offset.envs:rllib_offset/RewardOffsetPointMass-v0"
 SLOW = "rllib_offset.envs:rllib_offset/PointMass-v0"
@@ -259,16 +260,9 @@ def test_a_row_is_on_disk_before_the_next_step_of_a_slow_simulator(location):
 # --- SIGTERM ---
 
 
-class Leave(BaseException):
-    """What the process's own handler of SIGTERM raises."""
-
-
 @pytest.fixture
-def terminated(location, monkeypatch):
+def terminated(location):
     """Replay ``kind`` side by side, a SIGTERM coming at a place; return how many rows are kept."""
-
-    def leave(*_):
-        raise Leave
 
     def replayed(kind, strike):
         worker = ReplayWorker(PAIR, location, num_envs=3)
@@ -277,7 +271,7 @@ def terminated(location, monkeypatch):
             requests = [single_steps(8, brings_fast=True)]
         worker.ready()
         strike(worker)
-        before = signal.signal(signal.SIGTERM, leave)
+        before = signal.signal(signal.SIGTERM, Calls().handle)
         try:
             with pytest.raises(Leave):
                 worker.replay_side_by_side(requests, "run", ["a", "b", "c"][: len(requests)])
@@ -310,15 +304,4 @@ def test_a_signal_ends_a_call_at_once_and_keeps_the_rows_of_those_before(termina
 @pytest.mark.parametrize("kind", ["trajectory", "steps"])
 @pytest.mark.parametrize("place", ["note", "write"])
 def test_rows_on_their_way_to_disk_arrive_first(terminated, monkeypatch, kind, place):
-    def strike_at_the_first(_):
-        original = getattr(LabelWriter, place)
-
-        def struck(*args, **kwargs):
-            signal.raise_signal(signal.SIGTERM)
-            original(*args, **kwargs)
-
-        monkeypatch.setattr(LabelWriter, place, struck)
-        monkeypatch.setattr(LabelWriter, "is_noted", lambda self, _: place == "note")
-        monkeypatch.setattr(LabelWriter, "is_due", lambda self, _: place == "write")
-
-    assert terminated(kind, strike_at_the_first) == 3
+    assert terminated(kind, lambda _: strike_at(monkeypatch, place)) == 3

@@ -84,12 +84,9 @@ def test_it_ends_a_step_at_once(tmp_path, leaves, make_worker, kind):
     assert len(leaves) == 1
 
 
-@pytest.mark.parametrize("kind", ASKED)
-@pytest.mark.parametrize("place", ["note", "write"])
-def test_a_row_on_its_way_to_disk_arrives_first(
-    tmp_path, leaves, make_worker, monkeypatch, kind, place
-):
-    worker, original = make_worker(), getattr(LabelWriter, place)
+def strike_at(monkeypatch, place):
+    """Have a SIGTERM come whenever rows are about to be kept, always in one of the two ways."""
+    original = getattr(LabelWriter, place)
 
     def struck(*args, **kwargs):
         signal.raise_signal(signal.SIGTERM)
@@ -98,6 +95,15 @@ def test_a_row_on_its_way_to_disk_arrives_first(
     monkeypatch.setattr(LabelWriter, place, struck)
     monkeypatch.setattr(LabelWriter, "is_noted", lambda self, _: place == "note")
     monkeypatch.setattr(LabelWriter, "is_due", lambda self, _: place == "write")
+
+
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("place", ["note", "write"])
+def test_a_row_on_its_way_to_disk_arrives_first(
+    tmp_path, leaves, make_worker, monkeypatch, kind, place
+):
+    worker = make_worker()
+    strike_at(monkeypatch, place)
     with pytest.raises(Leave):
         worker.replay(ASKED[kind], "a", "p")
     assert bought(tmp_path, ASKED[kind]) == worker._slow.num_finished == 1
