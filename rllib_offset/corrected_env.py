@@ -25,7 +25,7 @@ from rllib_offset.columns import (
     Columns,
 )
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
-from rllib_offset.measurements import MeasurementReader
+from rllib_offset.measurements import MeasurementReader, measured_columns
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import EnvSpec, make_env
 from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
@@ -132,8 +132,10 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         )
 
     def _measured(self, info: dict[str, Any]) -> Columns:
-        columns = {MEASUREMENT: np.asarray(info[MEASUREMENT])[None]}
-        return columns | {VALID: np.array([info[VALID]])} if VALID in info else columns
+        infos = {
+            name: np.asarray(info[name])[None] for name in (MEASUREMENT, VALID) if name in info
+        }
+        return measured_columns(infos, 1, self.correction.layout.measurement_dim)
 
 
 def save_correction(

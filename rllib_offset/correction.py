@@ -268,7 +268,8 @@ class OffsetCorrection:
             return obs
         if measured is not None and self.layout.corrects_measured_resets:
             corrected = measured[MEASUREMENT] + self._predict(measured, reader).mean
-            return np.asarray(reader.outcomes(measured | {MEASUREMENT: corrected})[OBS])
+            seen = {OBS: reader.outcomes(measured | {MEASUREMENT: corrected})[OBS]}
+            return _where_valid(measured | {OBS: obs}, seen)[OBS]
         if not self.layout.corrects_resets:
             return obs
         time = np.zeros(len(obs), np.float32)
@@ -302,7 +303,7 @@ class OffsetCorrection:
         offsets = self.layout.split(predicted.mean)
         if MEASUREMENT in offsets and reader.outcome is not None:
             measured = {MEASUREMENT: fast[MEASUREMENT] + offsets[MEASUREMENT]}
-            result |= measured | reader.outcomes(fast | measured)
+            result |= _where_valid(fast, measured | reader.outcomes(fast | measured))
         if OBS in offsets:
             result[OBS] = self._bounded(fast[OBS] + offsets[OBS])
         if REWARD in offsets:
@@ -384,6 +385,17 @@ def default_layout(facts: PairFacts, *, residual: bool) -> tuple[tuple[str, ...]
     if is_measured:
         return (NEXT_STATE, MEASUREMENT), (MEASUREMENT,)
     return (OBS,), (OBS, REWARD)
+
+
+def _where_valid(fast: Columns, corrected: Columns) -> Columns:
+    """Return corrected columns, those rows left alone that the fast simulator calls invalid."""
+    if VALID not in fast or fast[VALID].all():
+        return corrected
+    valid = fast[VALID].astype(bool)
+    kept = {name: column.copy() for name, column in corrected.items()}
+    for name, column in kept.items():
+        column[~valid] = fast[name][~valid]
+    return kept
 
 
 def _norm(rows: NDArray[Any]) -> NDArray[np.float64]:

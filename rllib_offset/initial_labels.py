@@ -46,7 +46,8 @@ def initial_requests(
     """Return requests for single steps from well-spread states.
 
     States and actions are Sobol points where the state box is finite and the fast simulator can be
-    put anywhere; otherwise they are drawn from rollouts of random actions in the fast simulator.
+    put anywhere; otherwise they are drawn from rollouts of random actions in the fast simulator,
+    fewer than ``num_labels`` if the simulator measures that rarely.
     ``version`` is the first word of the requests' keys; ``seed`` draws the points.
     """
     if facts.has_bounded_states and facts.can_set_fast:
@@ -63,7 +64,7 @@ def initial_requests(
             states=steps[STATE][first : first + steps_per_request],
             fast=slice_columns(fast, slice(first, first + steps_per_request)),
         )
-        for first in range(0, num_labels, steps_per_request)
+        for first in range(0, len(steps[ACTION]), steps_per_request)
     ]
 
 
@@ -121,5 +122,9 @@ def _rollout_steps(pair: EnvPair, num_labels: int, seed: int) -> Columns:
         rows.append(row)
         prev_obs, is_over = obs, terminated or truncated
     env.close()  # type: ignore[no-untyped-call]
-    chosen = np.sort(rng.choice(len(rows), num_labels, replace=False))
+    if any(MEASUREMENT in row for row in rows):  # then a step without one has nothing to compare
+        rows = [row for row in rows if MEASUREMENT in row]
+    if any(VALID in row for row in rows):
+        rows = [{VALID: True} | row for row in rows]
+    chosen = np.sort(rng.choice(len(rows), min(num_labels, len(rows)), replace=False))
     return {name: np.stack([rows[i][name] for i in chosen]) for name in rows[0]}

@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from rllib_offset.columns import ACTION, MEASUREMENT, OBS, REWARD, STATE, TERMINATED, Columns
+from rllib_offset.columns import ACTION, MEASUREMENT, OBS, REWARD, STATE, TERMINATED, VALID, Columns
 
-__all__ = ["NO_READER", "MeasurementReader"]
+__all__ = ["NO_READER", "MeasurementReader", "measured_columns", "which_tell"]
 
 # `outcome(measurement, state, action) -> (obs, reward, terminated)`
 Outcome = Callable[[NDArray[Any], NDArray[Any], Any], tuple[Any, Any, Any]]
@@ -91,6 +91,38 @@ class MeasurementReader:
 
 
 NO_READER = MeasurementReader()
+
+
+def measured_columns(infos: dict[str, Any], num_lanes: int, width: int | None) -> Columns:
+    """Return what lanes measured, ``(N, width)``, and whether it means something, ``(N,)``.
+
+    A lane that measured nothing is invalid and gets zeros.
+
+    Args:
+        infos: Of a vector environment.
+        num_lanes: ``N``.
+        width: Of earlier measurements; ``None`` where nothing was ever measured, and then there
+            are no columns unless these infos hold one.
+    """
+    if MEASUREMENT not in infos:
+        blank = {MEASUREMENT: np.zeros((num_lanes, width or 0)), VALID: np.zeros(num_lanes, bool)}
+        return {} if width is None else blank
+    rows, is_measured = np.asarray(infos[MEASUREMENT]), which_tell(infos, MEASUREMENT)
+    if rows.dtype == object:  # lists, or None where a lane measured nothing
+        known = [
+            np.asarray(row) for row, is_known in zip(rows, is_measured, strict=True) if is_known
+        ]
+        rows = np.zeros((num_lanes, *known[0].shape), known[0].dtype)
+        rows[is_measured] = known
+    valid = is_measured
+    if VALID in infos:
+        valid = valid & (np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID))
+    return {MEASUREMENT: rows.reshape(num_lanes, -1), VALID: valid}
+
+
+def which_tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:
+    """Return which lanes have something of that name in their infos, ``(N,)``; Gymnasium's form."""
+    return np.asarray(infos.get(f"_{name}", np.ones(len(infos[name]))), bool)
 
 
 def _each(steps: Columns, actions: NDArray[Any] | None) -> Any:

@@ -33,10 +33,10 @@ from rllib_offset.columns import (
     REWARD,
     TERMINATED,
     TIME,
-    VALID,
     Columns,
     slice_columns,
 )
+from rllib_offset.measurements import measured_columns
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
 from rllib_offset.policy import SamplingPolicy, env_actions_of
 from rllib_offset.predictor import torch_threads
@@ -84,6 +84,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             is_clipped=self.config.clip_actions,
         )
         self._horizon = _time_limit(self.env)
+        self._measurement_dim: int | None = None
         self._ended: Trajectory | None = None
         self._ordinal = 0
         self._sampled_version: int | None = None
@@ -215,7 +216,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                     seed=lanes.seeds.tolist(), options={"reset_mask": starting}
                 )
                 fast_obs[where] = resets[where]
-                measured = slice_columns(_measured(infos), where)
+                measured = slice_columns(self._measured(infos), where)
                 obs[where] = self._correct_resets(fast_obs[where], measured, where)
             if not lanes.num_running:
                 return
@@ -227,7 +228,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 env.keep_running(lanes.running)
             raw_obs, rewards, terminated, truncated, infos = env.step(env_actions)
             fast |= {OBS: raw_obs, REWARD: rewards.astype(np.float32), TERMINATED: terminated}
-            fast |= _measured(infos)
+            fast |= self._measured(infos)
             seen = self._correct_steps(fast, lanes.running)
             recorder.put(
                 tick,
@@ -248,6 +249,13 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                     )
                     for episode in lanes.end(ended, tick)
                 ]
+
+    def _measured(self, infos: dict[str, Any]) -> Columns:
+        """Return what the lanes measured, and whether it means something, if they ever do."""
+        columns = measured_columns(infos, self.num_envs, self._measurement_dim)
+        if columns:
+            self._measurement_dim = columns[MEASUREMENT].shape[1]
+        return columns
 
     def _act(
         self, obs: NDArray[np.float32], explore: bool, random_actions: bool
@@ -341,14 +349,6 @@ def seeded_torch(seed: int) -> Iterator[None]:
         gpu_is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         (torch.manual_seed if gpu_is_used else torch.default_generator.manual_seed)(seed)
         yield
-
-
-def _measured(infos: dict[str, Any]) -> Columns:
-    """Return what the lanes measured, and whether it means something, where they tell."""
-    if MEASUREMENT not in infos:
-        return {}
-    columns = {MEASUREMENT: np.stack(list(infos[MEASUREMENT]))}
-    return columns | ({VALID: np.asarray(infos[VALID], bool)} if VALID in infos else {})
 
 
 def _time_limit(env: Any) -> int | None:

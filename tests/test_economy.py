@@ -75,6 +75,21 @@ def test_without_a_state_box_initial_states_are_those_of_fast_rollouts():
     np.testing.assert_array_equal(slow[NEXT_STATE], request.fast[NEXT_STATE])
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_initial_labels_cope_with_a_fast_simulator_that_fails_now_and_then(is_silent):
+    class FailingEnv(OutcomeEnv):
+        def _info(self):
+            info = super()._info()
+            return {"measurement": info["measurement"]} if info["valid"] else info
+
+    pair = EnvPair(FailingEnv, FailingEnv, {"invalid_above": 0.0, "is_silent": is_silent})
+    (request,) = initial_requests(pair, probe_pair(pair), 40, seed=0, steps_per_request=100)
+    assert len(request) == 40
+    is_far = request.fast["measurement"][:, 0] > 0.0
+    assert is_far.any() != is_silent
+    np.testing.assert_array_equal(request.fast.get("valid", np.ones(40)), ~is_far)
+
+
 def test_a_slow_trajectory_becomes_one_step_labels_without_another_slow_step():
     drift, plain = (EnvPair(IDS.format(n), SLOW) for n in ("DriftPointMass", "PointMass"))
     actions = np.random.default_rng(0).uniform(-1, 1, (7, 2)).astype(np.float32)

@@ -387,6 +387,38 @@ def test_an_episode_ends_where_the_corrected_measurement_says_so(bias):
         np.testing.assert_allclose(episode.get_observations()[1:, 0], positions, rtol=1e-5)
 
 
+class FailureTellingEnv(envs.OutcomeEnv):
+    """Speaks of validity only where there is none; with `is_silent` without a measurement."""
+
+    def _info(self):
+        info = super()._info()
+        return info if not info["valid"] else {"measurement": info["measurement"].tolist()}
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_fast_simulator_may_speak_of_validity_only_where_there_is_none(is_silent):
+    limits = {"length": 9, "invalid_above": 0.7, "is_silent": is_silent}
+    config = configured(FailureTellingEnv, limits)
+    config.offset(inputs=("time",), targets=("measurement",))
+    layout = config.offset_estimator(probe_pair(config.pair())).layout
+    nothing = [np.zeros((2, 1, 1))]
+    half = NumpyPredictor(
+        nothing, nothing, input_mean=[0], input_std=[1], output_mean=[0.5], output_scale=[1]
+    )
+    runner = make_runner(config)
+    runner.set_offset(OffsetBroadcast(version=1, correction=OffsetCorrection(layout, half)))
+    ended: list[Any] = []
+    monitor = runner._end_episode
+    runner._end_episode = lambda *end: (ended.append(end[1]), monitor(*end))
+    runner.sample(num_timesteps=200)
+    are_valid = [trajectory.fast["valid"] for trajectory in ended]
+    assert {True, False} == set(np.concatenate(are_valid).tolist())
+    for trajectory, valid in zip(ended, are_valid, strict=True):
+        fast = trajectory.fast["obs"][:, 0]
+        np.testing.assert_array_equal(valid, fast <= np.float32(0.7))
+        np.testing.assert_allclose(trajectory.obs[1:, 0], fast + 0.5 * valid, atol=1e-6)
+
+
 # --- asking for labels ---
 
 

@@ -1,14 +1,15 @@
 """What a pair makes of a raw measurement, in batches and step by step."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from rllib_offset.columns import ACTION, MEASUREMENT, OBS, REWARD, STATE, TERMINATED, VALID
 from rllib_offset.corrected_env import CorrectedEnv
 from rllib_offset.correction import OffsetCorrection, OffsetLayout, default_layout
-from rllib_offset.measurements import MeasurementReader
+from rllib_offset.measurements import MeasurementReader, measured_columns
 from rllib_offset.numpy_predictor import NumpyPredictor
-from rllib_offset.pair import EnvPair, make_env, make_vector_env
+from rllib_offset.pair import EnvPair, LaneVectorEnv, make_env, make_vector_env
 from rllib_offset.pair_facts import probe_pair
 from tests import envs
 
@@ -110,3 +111,21 @@ def test_what_the_fast_simulator_calls_invalid_is_not_corrected(facts):
     seen = correction.steps(columns, MeasurementReader.of(env))
     moved = seen[MEASUREMENT] - columns[MEASUREMENT]
     np.testing.assert_allclose(moved, [[0.5] * 4, [0.0] * 4, [0.5] * 4], atol=1e-6)
+
+
+@pytest.mark.parametrize("as_lists", [False, True])
+def test_lanes_that_measure_nothing_are_invalid_and_those_that_say_nothing_valid(as_lists):
+    env = LaneVectorEnv([lambda: gym.make("CartPole-v1")] * 4)
+    infos: dict = {}
+    rows = [[1.0, 2.0], None, [3.0, 4.0], [5.0, 6.0]]
+    for lane, row in enumerate(rows):
+        info = {} if row is None else {MEASUREMENT: row if as_lists else np.array(row)}
+        infos = env._add_info(infos, info | ({VALID: False} if lane == 3 else {}), lane)
+    columns = measured_columns(infos, 4, None)
+    expected = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0], [5.0, 6.0]])
+    np.testing.assert_array_equal(columns[MEASUREMENT], expected)
+    assert columns[VALID].tolist() == [True, False, True, False]
+    nothing = measured_columns({}, 4, 2)
+    assert nothing[MEASUREMENT].shape == (4, 2)
+    assert not nothing[VALID].any()
+    assert measured_columns({}, 4, None) == {}

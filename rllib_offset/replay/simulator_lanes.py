@@ -18,6 +18,7 @@ from rllib_offset.columns import (
     VALID,
     Columns,
 )
+from rllib_offset.measurements import which_tell
 from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import own_generators_only
 from rllib_offset.replay.simulator import Row, TimedCalls, check_shape, was_reset
@@ -139,15 +140,10 @@ def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> 
         _IS_MEASURED: np.zeros(len(obs), bool),
     }
     if VALID in infos:
-        columns[VALID] = np.array(infos[VALID], bool) | ~_tell(infos, VALID)
+        columns[VALID] = np.array(infos[VALID], bool) | ~which_tell(infos, VALID)
     if MEASUREMENT in infos:
         measured = np.array(list(infos[MEASUREMENT]), np.float64).reshape(len(obs), -1)
-        columns[_IS_MEASURED] = _tell(infos, MEASUREMENT)
+        columns[_IS_MEASURED] = which_tell(infos, MEASUREMENT)
         measured[~columns[_IS_MEASURED]] = np.nan
         columns[MEASUREMENT] = measured
     return columns
-
-
-def _tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:
-    """Return which lanes have something of that name in their infos; Gymnasium's form."""
-    return np.asarray(infos.get(f"_{name}", np.ones(len(infos[name]))), bool)
