@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from rllib_offset.pair import EnvPair
 from rllib_offset.replay.coordinator import LOOK_AGAIN_S, ReplayCoordinator
@@ -173,7 +173,7 @@ class SlowReplay:
         """Call the coordinator; start another if it is dead, which then goes on where it was."""
         while True:
             try:
-                answer = ray.get(getattr(self.coordinator, method).remote(*args))
+                answer = _result_of(getattr(self.coordinator, method).remote(*args))
             except ActorUnavailableError:
                 continue  # Ray restarts it just now
             except RayActorError as death:
@@ -199,7 +199,7 @@ class SlowReplay:
         (up_to, answer), self._asked = self._asked, None
         after, self._after = self._after, []
         try:
-            self._receive(ray.get(answer))
+            self._receive(_result_of(answer))
         except RayActorError:
             up_to = None  # who asks again starts another coordinator
         if up_to is None:
@@ -328,6 +328,14 @@ class SlowReplay:
             late = replace(self._unstored[0], unstored=tuple(self._unstored))
             self._unstored = list(self._labels.append_late(late, run=self.run).unstored)
         return [replace(result, unstored=()) for result in results]
+
+
+def _result_of(reference: Any) -> Any:
+    """Wait for a result, or raise the actor's own error: Ray's has a traceback as its message."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
 
 
 def _are_alike(one: ReplayRequest, other: ReplayRequest) -> bool:
