@@ -46,8 +46,13 @@ def slice_columns(columns: Columns, index: slice | NDArray[Any]) -> Columns:
 
 
 def concat_columns(parts: list[Columns]) -> Columns:
-    """Join sets of columns along the step axis; only columns present in every part survive."""
+    """Join sets of columns along the step axis; only columns present in every part survive.
+
+    Except validity: a part that does not speak of it is valid.
+    """
     if not parts:
         return {}
+    if any(VALID in part for part in parts):
+        parts = [{VALID: np.ones(len(next(iter(part.values()))), bool)} | part for part in parts]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}

@@ -414,9 +414,11 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         super().validate()
         check_episodes_are_complete(self)
         if self.env is None:
-            self._value_error("no fast simulator; call `.environment(...)`")
+            self._value_error("no fast simulator; set `env`, in Python `.environment(...)`")
         if self.slow_env is None:
-            self._value_error("no slow simulator; call `.slow_simulator(env=...)`")
+            self._value_error(
+                "no slow simulator; set `slow_env`, in Python `.slow_simulator(env=...)`"
+            )
         check_lanes(self.num_envs_per_replay_worker, self.num_replay_workers)
         if self.freeze_below is not None:
             known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}

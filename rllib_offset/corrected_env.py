@@ -117,8 +117,7 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         }
         if uses_state:
             fast[NEXT_STATE] = get_simulator_state(self.env)[None]
-        if layout.measurement_dim:
-            fast |= self._measured(info)
+        fast |= self._measured(info)
         corrected = self.correction.steps(fast, self._reader)
         self._fast_obs = obs
         if layout.resynchronises:
@@ -135,7 +134,7 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         infos = {
             name: np.asarray(info[name])[None] for name in (MEASUREMENT, VALID) if name in info
         }
-        return measured_columns(infos, 1, self.correction.layout.measurement_dim)
+        return measured_columns(infos, 1, self.correction.layout.measurement_dim or None)
 
 
 def save_correction(

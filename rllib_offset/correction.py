@@ -303,7 +303,7 @@ class OffsetCorrection:
         offsets = self.layout.split(predicted.mean)
         if MEASUREMENT in offsets and reader.outcome is not None:
             measured = {MEASUREMENT: fast[MEASUREMENT] + offsets[MEASUREMENT]}
-            result |= _where_valid(fast, measured | reader.outcomes(fast | measured))
+            result |= measured | reader.outcomes(fast | measured)
         if OBS in offsets:
             result[OBS] = self._bounded(fast[OBS] + offsets[OBS])
         if REWARD in offsets:
@@ -318,7 +318,7 @@ class OffsetCorrection:
             result[REWARD] = reward
         if STATE in offsets:
             result[NEXT_STATE] = fast[NEXT_STATE] + offsets[STATE]
-        return result
+        return _where_valid(fast, result)
 
     def relative_spread(
         self, fast: Columns, reader: MeasurementReader = NO_READER

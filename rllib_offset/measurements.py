@@ -94,30 +94,29 @@ NO_READER = MeasurementReader()
 
 
 def measured_columns(infos: dict[str, Any], num_lanes: int, width: int | None) -> Columns:
-    """Return what lanes measured, ``(N, width)``, and whether it means something, ``(N,)``.
+    """Return what lanes measured, ``(N, width)``, and whether their steps mean something, ``(N,)``.
 
-    A lane that measured nothing is invalid and gets zeros.
+    A lane that measured nothing is invalid and gets zeros. Where nothing was ever measured, there
+    is no such column, and one of validity only if a lane speaks of it.
 
     Args:
         infos: Of a vector environment.
         num_lanes: ``N``.
-        width: Of earlier measurements; ``None`` where nothing was ever measured, and then there
-            are no columns unless these infos hold one.
+        width: Of earlier measurements; ``None`` where there were none.
     """
+    valid = np.ones(num_lanes, bool)
+    if VALID in infos:
+        valid = np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)
     if MEASUREMENT not in infos:
-        blank = {MEASUREMENT: np.zeros((num_lanes, width or 0)), VALID: np.zeros(num_lanes, bool)}
-        return {} if width is None else blank
+        if width is None:
+            return {VALID: valid} if VALID in infos else {}
+        return {MEASUREMENT: np.zeros((num_lanes, width)), VALID: np.zeros(num_lanes, bool)}
     rows, is_measured = np.asarray(infos[MEASUREMENT]), which_tell(infos, MEASUREMENT)
     if rows.dtype == object:  # lists, or None where a lane measured nothing
-        known = [
-            np.asarray(row) for row, is_known in zip(rows, is_measured, strict=True) if is_known
-        ]
+        known = [np.asarray(rows[lane]) for lane in np.flatnonzero(is_measured)]
         rows = np.zeros((num_lanes, *known[0].shape), known[0].dtype)
         rows[is_measured] = known
-    valid = is_measured
-    if VALID in infos:
-        valid = valid & (np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID))
-    return {MEASUREMENT: rows.reshape(num_lanes, -1), VALID: valid}
+    return {MEASUREMENT: rows.reshape(num_lanes, -1), VALID: valid & is_measured}
 
 
 def which_tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:

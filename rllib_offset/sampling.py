@@ -18,6 +18,7 @@ from rllib_offset.columns import (
     OBS,
     PREV_OBS,
     REWARD,
+    VALID,
     Columns,
     concat_columns,
     slice_columns,
@@ -115,13 +116,12 @@ class Recorder:
         if tick == self._ticks:
             self._ticks *= 2
             for key, column in self._columns.items():
-                self._columns[key] = np.concatenate([column, np.zeros_like(column)])
+                blank = _blank(key[1], column[0], len(column))
+                self._columns[key] = np.concatenate([column, blank])
         for group, columns in groups.items():
             for name, values in columns.items():
                 if (group, name) not in self._columns:
-                    self._columns[group, name] = np.zeros(
-                        (self._ticks, *values.shape), values.dtype
-                    )
+                    self._columns[group, name] = _blank(name, values, self._ticks)
                 self._columns[group, name][tick] = values
 
     def trajectory(self, lane: int, steps: slice, **facts: Any) -> Trajectory:
@@ -144,6 +144,11 @@ class Recorder:
             lane=lane,
             **facts,
         )
+
+
+def _blank(name: str, values: NDArray[Any], ticks: int) -> NDArray[Any]:
+    """Return rows like ``values`` for ticks at which nobody gives any: zero, and valid."""
+    return np.full((ticks, *values.shape), name == VALID, values.dtype)
 
 
 class StepPicker:

@@ -251,9 +251,9 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 ]
 
     def _measured(self, infos: dict[str, Any]) -> Columns:
-        """Return what the lanes measured, and whether it means something, if they ever do."""
+        """Return what the lanes measured, and whether their steps mean something."""
         columns = measured_columns(infos, self.num_envs, self._measurement_dim)
-        if columns:
+        if MEASUREMENT in columns:
             self._measurement_dim = columns[MEASUREMENT].shape[1]
         return columns
 

@@ -395,28 +395,46 @@ class FailureTellingEnv(envs.OutcomeEnv):
         return info if not info["valid"] else {"measurement": info["measurement"].tolist()}
 
 
-@pytest.mark.parametrize("is_silent", [False, True])
-def test_a_fast_simulator_may_speak_of_validity_only_where_there_is_none(is_silent):
-    limits = {"length": 9, "invalid_above": 0.7, "is_silent": is_silent}
-    config = configured(FailureTellingEnv, limits)
-    config.offset(inputs=("time",), targets=("measurement",))
+class UnmeasuredEnv(FailureTellingEnv):
+    def _info(self):
+        return {name: value for name, value in super()._info().items() if name == "valid"}
+
+
+@pytest.mark.parametrize(
+    ("env", "target"),
+    [(FailureTellingEnv, "measurement"), (UnmeasuredEnv, "obs")],
+    ids=["measured", "unmeasured"],
+)
+@pytest.mark.parametrize("is_silent", [False, True], ids=["", "silent"])
+def test_a_fast_simulator_may_speak_of_validity_only_where_there_is_none(
+    monkeypatch, env, target, is_silent
+):
+    config = configured(env, {"length": 9, "invalid_above": 0.7, "is_silent": is_silent})
+    config.offset(inputs=("time",), targets=(target,))
     layout = config.offset_estimator(probe_pair(config.pair())).layout
-    nothing = [np.zeros((2, 1, 1))]
+    nothing = [np.zeros((2, 1, layout.output_dim))]
+    mean, scale = np.full(layout.output_dim, 0.5), np.ones(layout.output_dim)
     half = NumpyPredictor(
-        nothing, nothing, input_mean=[0], input_std=[1], output_mean=[0.5], output_scale=[1]
+        nothing, nothing, input_mean=[0], input_std=[1], output_mean=mean, output_scale=scale
     )
-    runner = make_runner(config)
-    runner.set_offset(OffsetBroadcast(version=1, correction=OffsetCorrection(layout, half)))
-    ended: list[Any] = []
-    monitor = runner._end_episode
-    runner._end_episode = lambda *end: (ended.append(end[1]), monitor(*end))
-    runner.sample(num_timesteps=200)
-    are_valid = [trajectory.fast["valid"] for trajectory in ended]
-    assert {True, False} == set(np.concatenate(are_valid).tolist())
-    for trajectory, valid in zip(ended, are_valid, strict=True):
-        fast = trajectory.fast["obs"][:, 0]
-        np.testing.assert_array_equal(valid, fast <= np.float32(0.7))
-        np.testing.assert_allclose(trajectory.obs[1:, 0], fast + 0.5 * valid, atol=1e-6)
+    runner, queue = make_runner(config), Queue()
+    monkeypatch.setattr("rllib_offset.env_runner.ray.get", lambda _: [])
+    runner.set_offset(
+        OffsetBroadcast(
+            1, OffsetCorrection(layout, half), queue, replay_fraction=1.0, num_step_labels=40
+        )
+    )
+    episodes = {e.custom_data["seed"]: e for e in runner.sample(num_timesteps=200)}
+    told = set()
+    for request in queue.requests:
+        position = request.fast["obs"][:, 0]
+        valid = request.fast.get("valid", np.ones(len(request), bool))
+        np.testing.assert_array_equal(valid, position <= np.float32(0.7))
+        told |= {(request.kind, is_valid) for is_valid in valid.tolist()}
+        if request.kind == "trajectory":
+            seen = episodes[request.seed].get_observations()[1:, 0]
+            np.testing.assert_allclose(seen, position + 0.5 * valid, atol=1e-6)
+    assert told == {(kind, valid) for kind in ("trajectory", "steps") for valid in (True, False)}
 
 
 # --- asking for labels ---

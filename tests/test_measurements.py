@@ -113,6 +113,24 @@ def test_what_the_fast_simulator_calls_invalid_is_not_corrected(facts):
     np.testing.assert_allclose(moved, [[0.5] * 4, [0.0] * 4, [0.5] * 4], atol=1e-6)
 
 
+@pytest.mark.parametrize("is_valid", [True, False])
+def test_a_corrected_environment_leaves_an_invalid_step_alone(is_valid):
+    class Failing(envs.CountingEnv):
+        def _info(self):
+            return {} if is_valid else {"valid": False}
+
+    layout = OffsetLayout(("obs",), ("obs", "reward"), 2, envs.ACTION_SPACES["box"])
+    corrected = CorrectedEnv(Failing(), OffsetCorrection(layout, constant(2, [1.0, 0.0, 10.0])))
+    plain = Failing()
+    for env in (corrected, plain):
+        env.reset(seed=3)
+    action = np.zeros(2, np.float32)
+    moved = corrected.step(action)[0] - plain.step(action)[0]
+    np.testing.assert_allclose(moved, [is_valid, 0.0], atol=1e-6)
+    gained = corrected.step(action)[1] - plain.step(action)[1]
+    assert gained == pytest.approx(10.0 * is_valid, abs=1e-6)
+
+
 @pytest.mark.parametrize("as_lists", [False, True])
 def test_lanes_that_measure_nothing_are_invalid_and_those_that_say_nothing_valid(as_lists):
     env = LaneVectorEnv([lambda: gym.make("CartPole-v1")] * 4)
