@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make install   create $(VENV) and install the package with its development tools"
 	@echo "make demo      train OffsetA2C on RewardOffsetPointMass / PointMass, at most 5 minutes on 2 cores"
-	@echo "make test      all tests but the nightly ones (pytest -m 'slow or learning')"
+	@echo "make test      all tests but the long ones (pytest -m 'slow or learning')"
 	@echo "make lint      ruff check, ruff format --check, mypy --strict"
 	@echo "make docs      build/site: tutorial, how-to, reference; opens without a network"
 	@echo "make paper     the paper's experiments, 5 seeds, 15 to 30 minutes on 2 cores; writes docs/paper.html"

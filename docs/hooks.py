@@ -42,7 +42,7 @@ def defaults() -> str:
     base, ours, offset = (vars(cls()) for cls in (AlgorithmConfig, A2CConfig, OffsetA2CConfig))
     sections = {name for name in offset if name not in ours}  # in the tables above
     rows = ["| key | RLlib | `A2C` | `OffsetA2C` |", "|---|---|---|---|"]
-    for name in sorted(offset.keys() - sections - {"algo_class"}):
+    for name in sorted(offset.keys() - sections - {"algo_class", "policies"}):
         values = [_shown(values.get(name, "-")) for values in (base, ours, offset)]
         if len(set(values)) > 1:
             rows.append(f"| `{name.strip('_')}` | " + " | ".join(values) + " |")

@@ -1,6 +1,7 @@
 """I need an op-amp that meets these specs after layout: how do I get one in few slow simulations?
 
-Train once (a few minutes, 300 layout simulations at most); then every request costs one or two.
+Train once (a few minutes, 300 layout simulations at most); then every request costs one, or up
+to three where a design fails.
 Needs ngspice: `apt-get install libngspice0`.
 """
 

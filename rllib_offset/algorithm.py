@@ -406,7 +406,12 @@ class OffsetA2C(OffsetMixin, A2C):
 
 
 class OffsetPPOConfig(OffsetConfigMixin, PPOConfig):
-    """Configuration of :class:`OffsetPPO`."""
+    """Configuration of :class:`OffsetPPO`.
+
+    Other defaults than RLlib's PPO: batches of 1000 steps from 10 environments, 10 epochs in
+    minibatches of 250, ``lr=1e-3``, ``gamma`` and ``lambda_`` 0.95, ``clip_param=0.2``,
+    ``grad_clip=0.5``.
+    """
 
     def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
         super().__init__(algo_class=algo_class or OffsetPPO)

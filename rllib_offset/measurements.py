@@ -104,19 +104,20 @@ def measured_columns(infos: dict[str, Any], num_lanes: int, width: int | None) -
         num_lanes: ``N``.
         width: Of earlier measurements; ``None`` where there were none.
     """
-    valid = np.ones(num_lanes, bool)
+    columns: Columns = {}
     if VALID in infos:
-        valid = np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)
-    if MEASUREMENT not in infos:
+        columns[VALID] = np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)
+    if MEASUREMENT not in infos or not which_tell(infos, MEASUREMENT).any():
         if width is None:
-            return {VALID: valid} if VALID in infos else {}
+            return columns
         return {MEASUREMENT: np.zeros((num_lanes, width)), VALID: np.zeros(num_lanes, bool)}
     rows, is_measured = np.asarray(infos[MEASUREMENT]), which_tell(infos, MEASUREMENT)
     if rows.dtype == object:  # lists, or None where a lane measured nothing
         known = [np.asarray(rows[lane]) for lane in np.flatnonzero(is_measured)]
         rows = np.zeros((num_lanes, *known[0].shape), known[0].dtype)
         rows[is_measured] = known
-    return {MEASUREMENT: rows.reshape(num_lanes, -1), VALID: valid & is_measured}
+    valid = columns.get(VALID, True) & is_measured
+    return {MEASUREMENT: rows.reshape(num_lanes, -1), VALID: valid}
 
 
 def which_tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:

@@ -4,13 +4,13 @@ Nested keys are tuples, as RLlib's ``MetricsLogger`` takes them; TensorBoard joi
 """
 
 # The three to watch, under a name that TensorBoard sorts before all others.
-AT_A_GLANCE = "at_a_glance"
+AT_A_GLANCE = "at_a_glance"  # the group of the three below
 TRUTH = "truth"  # return in the slow simulator, of the latest evaluation
 PROMISE = "promise"  # return of the same agent and starts in fast + offset
 SLOW_STEPS = "slow_steps"  # bought for training so far
 
 # The predictor.
-OFFSET = "offset"
+OFFSET = "offset"  # the group of those below
 LOSS = "loss"  # of the latest fit, on standardised offsets
 HOLDOUT_MAE = "holdout_mae"  # mean absolute error on labels kept out of the fit, targets' units
 FRESH_ERROR = "fresh_error"  # on new labels before they are fitted, relative to the offset's spread
@@ -24,7 +24,7 @@ NUM_LABELS = "num_labels"  # labels held, after invalid and lost ones are left o
 EXPLOITATION = "exploitation"  # 1.0 while the agent moves where nothing was labelled
 
 # The ledger: what the slow simulator was asked for.
-SLOW = "slow"
+SLOW = "slow"  # the group of those below
 NUM_ENV_STEPS_LIFETIME = "num_env_steps_lifetime"  # slow steps bought for labels
 NUM_EVAL_ENV_STEPS_LIFETIME = "num_eval_env_steps_lifetime"  # slow steps bought for evaluation
 NUM_ENV_STEPS_REUSED_LIFETIME = "num_env_steps_reused_lifetime"  # known to the label store

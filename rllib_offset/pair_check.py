@@ -280,9 +280,11 @@ class _Check:
             self.missing.append("the fast environment must offer `get_simulator_state()`")
         if self.missing:
             return
-        self.level = 1 if continues["fast"] is False else 2
-        if self.level == 1:
+        if continues["fast"] is False:
             self.missing.append("the fast environment must take a state and continue from it")
+        if not can_get_simulator_state(self.envs["slow"]):
+            self.missing.append("the slow environment must offer `get_simulator_state()`")
+        self.level = 1 if self.missing else 2
 
     def _compare_dynamics(self, slow: list[Columns], fast: list[Columns]) -> None:
         pairs = list(zip(slow, fast, strict=True))

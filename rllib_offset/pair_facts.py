@@ -47,13 +47,14 @@ class PairFacts:
     can_set_fast: bool
     predictor_inputs_dim: int = 0
     measures_resets: bool = False
+    can_get_slow: bool = True
 
     @property
     def level(self) -> int:
         """0, 1 or 2: what the pair opens, as claimed; :meth:`EnvPair.check` tests the claims."""
         if not (self.can_set_slow and self.state_dim):
             return 0
-        return 2 if self.can_set_fast else 1
+        return 2 if self.can_set_fast and self.can_get_slow else 1
 
     @property
     def has_bounded_states(self) -> bool:
@@ -81,6 +82,7 @@ def probe_pair(pair: EnvPair) -> PairFacts:
             state_space=simulator_state_space(fast),
             can_set_slow=can_set_simulator_state(slow),
             can_set_fast=can_set_simulator_state(fast),
+            can_get_slow=can_get_simulator_state(slow),
             **measured,
         )
     finally:

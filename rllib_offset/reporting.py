@@ -67,7 +67,7 @@ class TrialReport:
     def update(self, result: Mapping[str, Any]) -> None:
         """Take in one result."""
         self.steps_per_s = self._steps_per_s(result)
-        # RLlib attaches each evaluation once more, to the iteration after it.
+        # RLlib attaches the latest evaluation to every iteration until the next one.
         evaluation, attached_before = _evaluation(result), _evaluation(self.last_result)
         self.is_evaluated = bool(evaluation) and evaluation != attached_before
         self.last_result = result
@@ -309,8 +309,10 @@ def find_metric(result: Mapping[str, Any], *path: str) -> float | None:
     return float(value)
 
 
-def _evaluation(result: Mapping[str, Any]) -> Any:
-    return result.get(_EVALUATION, {}).get(_RETURN[0])
+def _evaluation(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an evaluation found, without the rates, which go on changing after it."""
+    found = result.get(_EVALUATION, {}).get(_RETURN[0]) or {}
+    return {name: value for name, value in found.items() if not name.endswith("_throughput")}
 
 
 def _names_an_exception(line: str) -> bool:

@@ -143,6 +143,7 @@ def test_lanes_that_measure_nothing_are_invalid_and_those_that_say_nothing_valid
     expected = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0], [5.0, 6.0]])
     np.testing.assert_array_equal(columns[MEASUREMENT], expected)
     assert columns[VALID].tolist() == [True, False, True, False]
+    assert measured_columns({MEASUREMENT: [None], f"_{MEASUREMENT}": [False]}, 1, None) == {}
     nothing = measured_columns({}, 4, 2)
     assert nothing[MEASUREMENT].shape == (4, 2)
     assert not nothing[VALID].any()

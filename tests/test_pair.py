@@ -8,6 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from rllib_offset.pair import EnvPair, LaneVectorEnv, make_env, make_vector_env
+from rllib_offset.pair_facts import probe_pair
 from tests import envs
 
 POINT_MASS = "rllib_offset.envs:rllib_offset/PointMass-v0"
@@ -156,12 +157,13 @@ def test_a_pair_of_equals_is_level_2_without_divergence():
         pytest.param(envs.CountingEnv, envs.CountingEnv, 0, "the slow environment", id="0"),
         pytest.param(envs.CountingEnv, envs.WritableEnv, 0, "the fast environment", id="0-fast"),
         pytest.param(envs.ReadableEnv, envs.WritableEnv, 1, "the fast environment", id="1"),
-        pytest.param(envs.StatefulEnv, envs.WritableEnv, 2, None, id="2"),
+        pytest.param(envs.StatefulEnv, envs.WritableEnv, 1, "the slow environment", id="1-slow"),
+        pytest.param(envs.StatefulEnv, envs.StatefulEnv, 2, None, id="2"),
     ],
 )
 def test_the_level_is_what_both_sides_offer(fast, slow, level, missing):
     report = pair(fast, slow).check(steps=5)
-    assert report.level == level
+    assert report.level == level == probe_pair(pair(fast, slow)).level
     assert f"level {level}: " in str(report)
     if missing is None:
         assert report.missing == ()

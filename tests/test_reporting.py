@@ -196,6 +196,16 @@ def test_the_speed_of_a_resumed_trial_is_not_that_of_all_its_steps():
     assert report_of(OFFSET_RESULT | {"training_iteration": 7}).steps_per_s is None
 
 
+def test_an_evaluation_that_is_only_attached_again_is_no_other_one():
+    def result(value, rate):
+        found = {"episode_return_mean": value, "num_env_steps_sampled_lifetime_throughput": rate}
+        return {"evaluation": {"env_runners": found}}
+
+    assert report_of(result(-9.0, 1.0)).is_evaluated
+    assert not report_of(result(-9.0, 1.0), result(-9.0, 2.0)).is_evaluated
+    assert report_of(result(-9.0, 1.0), result(-8.0, 1.0)).is_evaluated
+
+
 def test_the_best_trial_is_the_one_with_the_highest_true_return():
     status = StatusLines(lambda line: None)
     good, bad, unsaved = trial_of(1), trial_of(2), trial_of(3, checkpoint=None)

@@ -21,7 +21,10 @@ _DEFAULT_EPISODES = 10
 
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Its folder, or that of its trial.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="Its folder, or that of its trial or experiment."
+        ),
     ],
     env: Annotated[
         str | None,

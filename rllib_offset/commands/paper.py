@@ -16,14 +16,14 @@ def paper(
         "paper-results"
     ),
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds of every arm.  [default: 5, quick: 1]")
+        int | None, typer.Option(min=1, help="Seeds of every arm. Default: 5, with --quick 1.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few minutes: one seed, short runs, fewer timings.")
     ] = False,
     ray_num_cpus: Annotated[
         int | None,
-        typer.Option(min=1, help="CPUs that Ray counts.  [default: two a core, as replays wait]"),
+        typer.Option(min=1, help="CPUs that Ray counts. Default: two a core, as replays wait."),
     ] = None,
 ) -> None:
     """Run the experiments of the paper and write the page about them.

@@ -37,7 +37,7 @@ def plan(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Steps replayed per batch.")] = 1000,
     horizon: Annotated[
-        int | None, typer.Option(min=1, help="Steps of an episode.  [default: measured]")
+        int | None, typer.Option(min=1, help="Steps of an episode. Default: measured.")
     ] = None,
     slow_steps: Annotated[int, typer.Option(min=2, help="Slow steps to measure.")] = 20,
     check: Annotated[

@@ -13,7 +13,10 @@ __all__ = ["propose"]
 
 def propose(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Its folder, or that of its trial.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="Its folder, or that of its trial or experiment."
+        ),
     ],
     env_config: Annotated[
         str | None,

@@ -22,7 +22,7 @@ def replay_one(
     ],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Of the request, from the log.  [default: list them]"),
+        typer.Argument(metavar="NAME", help="Of the request, from the log. Default: list them."),
     ] = None,
     fast: Annotated[
         str | None, typer.Option(metavar="ENV", help="The fast simulator, if it is your own.")

@@ -16,7 +16,7 @@ def report(
         Path, typer.Argument(metavar="DIR", help="Results of `rllib train` or `rllib paper`.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write.  [default: DIR/report]")
+        Path | None, typer.Option("--out", help="Where to write. Default: DIR/report.")
     ] = None,
 ) -> None:
     """Write one page about a results folder: the answer, every figure, the numbers.

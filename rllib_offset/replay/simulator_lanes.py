@@ -18,7 +18,7 @@ from rllib_offset.columns import (
     VALID,
     Columns,
 )
-from rllib_offset.measurements import which_tell
+from rllib_offset.measurements import measured_columns, which_tell
 from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import own_generators_only
 from rllib_offset.replay.simulator import Row, TimedCalls, check_shape, was_reset
@@ -141,9 +141,9 @@ def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> 
     }
     if VALID in infos:
         columns[VALID] = np.array(infos[VALID], bool) | ~which_tell(infos, VALID)
-    if MEASUREMENT in infos:
-        measured = np.array(list(infos[MEASUREMENT]), np.float64).reshape(len(obs), -1)
+    measured = measured_columns(infos, len(obs), None)
+    if MEASUREMENT in measured:
+        columns[MEASUREMENT] = np.array(measured[MEASUREMENT], np.float64)
         columns[_IS_MEASURED] = which_tell(infos, MEASUREMENT)
-        measured[~columns[_IS_MEASURED]] = np.nan
-        columns[MEASUREMENT] = measured
+        columns[MEASUREMENT][~columns[_IS_MEASURED]] = np.nan
     return columns
