@@ -25,7 +25,7 @@ from rllib_offset.columns import (
     Columns,
 )
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
-from rllib_offset.measurements import MeasurementReader, measured_columns
+from rllib_offset.measurements import MeasurementReader, measured_columns, told_validity
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import EnvSpec, make_env
 from rllib_offset.simulator_state import get_simulator_state, set_simulator_state
@@ -131,10 +131,9 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         )
 
     def _measured(self, info: dict[str, Any]) -> Columns:
-        infos = {
-            name: np.asarray(info[name])[None] for name in (MEASUREMENT, VALID) if name in info
-        }
-        return measured_columns(infos, 1, self.correction.layout.measurement_dim or None)
+        told = {name: np.asarray(info[name])[None] for name in (MEASUREMENT, VALID) if name in info}
+        width = self.correction.layout.measurement_dim
+        return measured_columns(told, 1, width) if width else told_validity(told)
 
 
 def save_correction(

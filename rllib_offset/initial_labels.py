@@ -54,7 +54,7 @@ def initial_requests(
         steps = _sobol_steps(facts, num_labels, seed)
         fast: Columns = {}  # the replay worker steps both simulators
     else:
-        fast = _rollout_steps(pair, num_labels, seed)
+        fast = _rollout_steps(pair, num_labels, seed, is_measured=facts.measurement_dim > 0)
         steps = fast
     return [
         ReplayRequest(
@@ -101,7 +101,7 @@ def _actions_from_cube(space: spaces.Space[Any], cube: NDArray[np.float64]) -> N
     return np.asarray(low + cube.reshape(shape) * (high - low), space.dtype)
 
 
-def _rollout_steps(pair: EnvPair, num_labels: int, seed: int) -> Columns:
+def _rollout_steps(pair: EnvPair, num_labels: int, seed: int, *, is_measured: bool) -> Columns:
     """Return steps spread over rollouts of random actions in the fast simulator."""
     env = pair.make_fast()
     rng = np.random.default_rng(seed)
@@ -118,11 +118,12 @@ def _rollout_steps(pair: EnvPair, num_labels: int, seed: int) -> Columns:
         row = {STATE: state, ACTION: action, OBS: obs, PREV_OBS: prev_obs}
         row |= {REWARD: np.float32(reward), TERMINATED: terminated, TIME: np.float32(steps)}
         row |= {NEXT_STATE: get_simulator_state(env)}
-        row |= {name: info[name] for name in (MEASUREMENT, VALID) if name in info}
+        told = (MEASUREMENT, VALID) if is_measured else (VALID,)
+        row |= {name: info[name] for name in told if name in info}
         rows.append(row)
         prev_obs, is_over = obs, terminated or truncated
     env.close()  # type: ignore[no-untyped-call]
-    if any(MEASUREMENT in row for row in rows):  # then a step without one has nothing to compare
+    if is_measured:  # then a step without one has nothing to compare
         rows = [row for row in rows if MEASUREMENT in row]
     if any(VALID in row for row in rows):
         rows = [{VALID: True} | row for row in rows]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rllib_offset.columns import ACTION, MEASUREMENT, OBS, REWARD, STATE, TERMINATED, VALID, Columns
 
-__all__ = ["NO_READER", "MeasurementReader", "measured_columns", "which_tell"]
+__all__ = ["NO_READER", "MeasurementReader", "measured_columns", "told_validity", "which_tell"]
 
 # `outcome(measurement, state, action) -> (obs, reward, terminated)`
 Outcome = Callable[[NDArray[Any], NDArray[Any], Any], tuple[Any, Any, Any]]
@@ -93,6 +93,13 @@ class MeasurementReader:
 NO_READER = MeasurementReader()
 
 
+def told_validity(infos: dict[str, Any]) -> Columns:
+    """Return whether the lanes' steps mean something, ``(N,)``; nothing if no lane speaks of it."""
+    if VALID not in infos:
+        return {}
+    return {VALID: np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)}
+
+
 def measured_columns(infos: dict[str, Any], num_lanes: int, width: int | None) -> Columns:
     """Return what lanes measured, ``(N, width)``, and whether their steps mean something, ``(N,)``.
 
@@ -104,9 +111,7 @@ def measured_columns(infos: dict[str, Any], num_lanes: int, width: int | None) -
         num_lanes: ``N``.
         width: Of earlier measurements; ``None`` where there were none.
     """
-    columns: Columns = {}
-    if VALID in infos:
-        columns[VALID] = np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)
+    columns = told_validity(infos)
     if MEASUREMENT not in infos or not which_tell(infos, MEASUREMENT).any():
         if width is None:
             return columns

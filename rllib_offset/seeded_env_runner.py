@@ -36,7 +36,7 @@ from rllib_offset.columns import (
     Columns,
     slice_columns,
 )
-from rllib_offset.measurements import measured_columns
+from rllib_offset.measurements import MeasurementReader, measured_columns, told_validity
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
 from rllib_offset.policy import SamplingPolicy, env_actions_of
 from rllib_offset.predictor import torch_threads
@@ -84,6 +84,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             is_clipped=self.config.clip_actions,
         )
         self._horizon = _time_limit(self.env)
+        self._is_measured = MeasurementReader.of(self.env).outcome is not None
         self._measurement_dim: int | None = None
         self._ended: Trajectory | None = None
         self._ordinal = 0
@@ -251,7 +252,12 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 ]
 
     def _measured(self, infos: dict[str, Any]) -> Columns:
-        """Return what the lanes measured, and whether their steps mean something."""
+        """Return what the lanes measured, and whether their steps mean something.
+
+        A measurement that no ``outcome`` explains is some other thing of that name.
+        """
+        if not self._is_measured:
+            return told_validity(infos)
         columns = measured_columns(infos, self.num_envs, self._measurement_dim)
         if MEASUREMENT in columns:
             self._measurement_dim = columns[MEASUREMENT].shape[1]

@@ -82,10 +82,10 @@ def test_initial_labels_cope_with_a_fast_simulator_that_fails_now_and_then(is_si
             info = super()._info()
             return {"measurement": info["measurement"]} if info["valid"] else info
 
-    pair = EnvPair(FailingEnv, FailingEnv, {"invalid_above": 0.0, "is_silent": is_silent})
+    pair = EnvPair(FailingEnv, FailingEnv, {"invalid_above": 0.7, "is_silent": is_silent})
     (request,) = initial_requests(pair, probe_pair(pair), 40, seed=0, steps_per_request=100)
     assert len(request) == 40
-    is_far = request.fast["measurement"][:, 0] > 0.0
+    is_far = request.fast["measurement"][:, 0] > 0.7
     assert is_far.any() != is_silent
     np.testing.assert_array_equal(request.fast.get("valid", np.ones(40)), ~is_far)
 

@@ -396,8 +396,13 @@ class FailureTellingEnv(envs.OutcomeEnv):
 
 
 class UnmeasuredEnv(FailureTellingEnv):
+    """Has another thing of the name `measurement`, now and then, and no `outcome`."""
+
+    outcome = None
+
     def _info(self):
-        return {name: value for name, value in super()._info().items() if name == "valid"}
+        told = {name: value for name, value in super()._info().items() if name == "valid"}
+        return told | ({"measurement": "by hand"} if self.count % 2 else {})
 
 
 @pytest.mark.parametrize(
