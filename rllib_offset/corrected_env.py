@@ -86,6 +86,7 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.correction = correction
         self._reader = MeasurementReader.of(env)
         self._fast_obs: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._measurement: NDArray[Any] = np.zeros(correction.layout.measurement_dim)
         self._time = 0
 
     def reset(
@@ -132,8 +133,11 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _measured(self, info: dict[str, Any]) -> Columns:
         told = {name: np.asarray(info[name])[None] for name in (MEASUREMENT, VALID) if name in info}
-        width = self.correction.layout.measurement_dim
-        return measured_columns(told, 1, width) if width else told_validity(told)
+        if not self.correction.layout.measurement_dim:
+            return told_validity(told)
+        columns = measured_columns(told, 1, self._measurement)
+        self._measurement = columns[MEASUREMENT][0]
+        return columns
 
 
 def save_correction(

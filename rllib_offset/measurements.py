@@ -100,29 +100,34 @@ def told_validity(infos: dict[str, Any]) -> Columns:
     return {VALID: np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)}
 
 
-def measured_columns(infos: dict[str, Any], num_lanes: int, width: int | None) -> Columns:
+def measured_columns(
+    infos: dict[str, Any], num_lanes: int, earlier: NDArray[Any] | None
+) -> Columns:
     """Return what lanes measured, ``(N, width)``, and whether their steps mean something, ``(N,)``.
 
-    A lane that measured nothing is invalid and gets zeros. Where nothing was ever measured, there
-    is no such column, and one of validity only if a lane speaks of it.
+    A lane that measured nothing is invalid and gets the measurement of another, as a pair's
+    functions need not know what to make of zeros. Where nothing was ever measured, there is no such
+    column, and one of validity only if a lane speaks of it.
 
     Args:
         infos: Of a vector environment.
         num_lanes: ``N``.
-        width: Of earlier measurements; ``None`` where there were none.
+        earlier: A measurement, ``(width,)``; ``None`` where there was none yet.
     """
     columns = told_validity(infos)
     if MEASUREMENT not in infos or not which_tell(infos, MEASUREMENT).any():
-        if width is None:
+        if earlier is None:
             return columns
-        return {MEASUREMENT: np.zeros((num_lanes, width)), VALID: np.zeros(num_lanes, bool)}
+        return {MEASUREMENT: np.tile(earlier, (num_lanes, 1)), VALID: np.zeros(num_lanes, bool)}
     rows, is_measured = np.asarray(infos[MEASUREMENT]), which_tell(infos, MEASUREMENT)
     if rows.dtype == object:  # lists, or None where a lane measured nothing
         known = [np.asarray(rows[lane]) for lane in np.flatnonzero(is_measured)]
         rows = np.zeros((num_lanes, *known[0].shape), known[0].dtype)
         rows[is_measured] = known
-    valid = columns.get(VALID, True) & is_measured
-    return {MEASUREMENT: rows.reshape(num_lanes, -1), VALID: valid}
+    rows = rows.reshape(num_lanes, -1)
+    if not is_measured.all():
+        rows = np.where(is_measured[:, None], rows, rows[is_measured.argmax()])
+    return {MEASUREMENT: rows, VALID: columns.get(VALID, True) & is_measured}
 
 
 def which_tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:

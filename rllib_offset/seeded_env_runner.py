@@ -85,7 +85,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         )
         self._horizon = _time_limit(self.env)
         self._is_measured = MeasurementReader.of(self.env).outcome is not None
-        self._measurement_dim: int | None = None
+        self._measurement: NDArray[Any] | None = None  # the first one
         self._ended: Trajectory | None = None
         self._ordinal = 0
         self._sampled_version: int | None = None
@@ -258,9 +258,9 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         """
         if not self._is_measured:
             return told_validity(infos)
-        columns = measured_columns(infos, self.num_envs, self._measurement_dim)
-        if MEASUREMENT in columns:
-            self._measurement_dim = columns[MEASUREMENT].shape[1]
+        columns = measured_columns(infos, self.num_envs, self._measurement)
+        if MEASUREMENT in columns and self._measurement is None:
+            self._measurement = columns[MEASUREMENT][0].copy()
         return columns
 
     def _act(

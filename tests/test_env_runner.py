@@ -394,6 +394,10 @@ class FailureTellingEnv(envs.OutcomeEnv):
         info = super()._info()
         return info if not info["valid"] else {"measurement": info["measurement"].tolist()}
 
+    def outcome(self, measurement, state, action):
+        assert measurement[0], "nothing was measured"
+        return super().outcome(measurement, state, action)
+
 
 class UnmeasuredEnv(FailureTellingEnv):
     """Has another thing of the name `measurement`, now and then, and no `outcome`."""

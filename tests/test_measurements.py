@@ -140,11 +140,11 @@ def test_lanes_that_measure_nothing_are_invalid_and_those_that_say_nothing_valid
         info = {} if row is None else {MEASUREMENT: row if as_lists else np.array(row)}
         infos = env._add_info(infos, info | ({VALID: False} if lane == 3 else {}), lane)
     columns = measured_columns(infos, 4, None)
-    expected = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0], [5.0, 6.0]])
+    expected = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     np.testing.assert_array_equal(columns[MEASUREMENT], expected)
     assert columns[VALID].tolist() == [True, False, True, False]
     assert measured_columns({MEASUREMENT: [None], f"_{MEASUREMENT}": [False]}, 1, None) == {}
-    nothing = measured_columns({}, 4, 2)
-    assert nothing[MEASUREMENT].shape == (4, 2)
+    nothing = measured_columns({}, 4, expected[3])
+    np.testing.assert_array_equal(nothing[MEASUREMENT], [expected[3]] * 4)
     assert not nothing[VALID].any()
     assert measured_columns({}, 4, None) == {}
