@@ -20,7 +20,7 @@ from ray.tune.registry import register_trainable
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
 from rllib_offset.batch_time_log import Mark, log_batch_time
-from rllib_offset.columns import NEXT_STATE
+from rllib_offset.columns import NEXT_STATE, STATE
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetBroadcast
 from rllib_offset.errors import SlowSimulatorError
@@ -36,7 +36,7 @@ from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.predictor import torch_threads
 from rllib_offset.ray_version import check_ray_version
 from rllib_offset.replay.client import SlowReplay
-from rllib_offset.replay.requests import ReplayResult, steps_per_call
+from rllib_offset.replay.requests import ReplayResult, steps_per_call, valid_rows
 from rllib_offset.replay.resync import resynchronised
 from rllib_offset.simulator_state import state_divergence
 from rllib_offset.slow_evaluation import SlowEvaluationMixin, has_env
@@ -257,16 +257,25 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         self.estimator = self.config.offset_estimator(self.facts, residual=residual)
 
     def _decide_on_dynamics(self, labels: list[ReplayResult]) -> list[ReplayResult]:
-        """Switch to the one-step residual if the labels show that the dynamics differ."""
+        """Switch to the one-step residual if the labels show that the dynamics differ.
+
+        From then on every label is one of single steps, whenever and by whomever it was bought.
+        """
         divergence, config = self._divergence(labels), self.config
-        is_open = config.offset_dynamics == "auto" and not self.estimator.layout.resynchronises
-        if not is_open or not divergence > config.offset_dynamics_tolerance:
+        if self.estimator.layout.resynchronises:
+            return self._as_single_steps(labels)
+        if config.offset_dynamics != "auto" or not divergence > config.offset_dynamics_tolerance:
             return labels
-        if self.facts.level < 2:
+        if self.facts.level < 2 or STATE not in (config.offset_targets or (STATE,)):
             self._warn_of_divergence(divergence)
             return labels
         logger.info("the dynamics differ (divergence %.2g): one-step residual mode", divergence)
         self.start_estimator(residual=True)
+        return self._as_single_steps(labels)
+
+    def _as_single_steps(self, labels: list[ReplayResult]) -> list[ReplayResult]:
+        if all(label.request.kind != "trajectory" for label in labels):
+            return labels
         fast_env = self.pair.make_fast()
         labels = [resynchronised(label, fast_env) for label in labels]
         fast_env.close()  # type: ignore[no-untyped-call]
@@ -275,9 +284,10 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     def _divergence(self, labels: list[ReplayResult]) -> float:
         """Return how far the same actions lead the two simulators apart; NaN if unknown."""
         rows = [
-            (label.slow[NEXT_STATE], label.fast[NEXT_STATE])
+            (label.slow[NEXT_STATE][valid], label.fast[NEXT_STATE][valid])
             for label in labels
             if label.slow and NEXT_STATE in label.slow and NEXT_STATE in label.fast
+            if (valid := valid_rows(label)).any()
         ]
         if not rows:
             return float("nan")
@@ -367,8 +377,9 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         if not self._has_warned_of_divergence:
             logger.warning(
                 "the same actions lead the two simulators apart (divergence %.2g), which an offset "
-                "per observation cannot correct; add `get_simulator_state` and "
-                "`set_simulator_state` to both environments (level 2) for the one-step residual",
+                "per observation cannot correct; for the one-step residual add "
+                "`get_simulator_state` and `set_simulator_state` to both environments (level 2), "
+                "and leave `offset_targets` out or name `state` among them",
                 divergence,
             )
             self._has_warned_of_divergence = True

@@ -13,7 +13,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_offset.a2c import CheckedKeysMixin, check_episodes_are_complete
 from rllib_offset.callbacks import OffsetCallback, beside
-from rllib_offset.columns import PREDICTOR_INPUTS
+from rllib_offset.columns import PREDICTOR_INPUTS, STATE
 from rllib_offset.config_keys import check_keys
 from rllib_offset.correction import OffsetLayout, default_layout
 from rllib_offset.env_runner import OffsetEnvRunner
@@ -420,6 +420,16 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 "no slow simulator; set `slow_env`, in Python `.slow_simulator(env=...)`"
             )
         check_lanes(self.num_envs_per_replay_worker, self.num_replay_workers)
+        if self.evaluation_parallel_to_training:
+            self._value_error(
+                "the promise is measured with what samples, so an evaluation cannot go on beside "
+                "training; leave `evaluation_parallel_to_training` out"
+            )
+        if self.offset_dynamics == "different" and STATE not in (self.offset_targets or (STATE,)):
+            self._value_error(
+                f"the one-step residual corrects the state, got offset_targets="
+                f"{list(self.offset_targets or ())}; add 'state' or leave `offset_targets` out"
+            )
         if self.freeze_below is not None:
             known = {field.name for field in fields(FreezeBelow) if field.init} - {"tolerance"}
             check_keys(known, self.freeze_options, where="freeze_options")

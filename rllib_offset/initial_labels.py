@@ -96,8 +96,9 @@ def _actions_from_cube(space: spaces.Space[Any], cube: NDArray[np.float64]) -> N
         widths = np.asarray(space.nvec, np.float64)
         return np.asarray(space.start + np.floor(cube.reshape(shape) * widths), space.dtype)
     assert isinstance(space, spaces.Box)
-    low = np.where(space.bounded_below, space.low, -1.0)
-    high = np.where(space.bounded_above, space.high, 1.0)
+    low = np.where(space.bounded_above, space.high - 2.0, -1.0)
+    low = np.where(space.bounded_below, space.low, low)
+    high = np.where(space.bounded_above, space.high, np.where(space.bounded_below, low + 2.0, 1.0))
     return np.asarray(low + cube.reshape(shape) * (high - low), space.dtype)
 
 

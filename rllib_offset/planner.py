@@ -218,7 +218,9 @@ def config_for(config: Any, *, level: Level | Literal["serial"], workers: int) -
         changed.labels(level="sample", initial=0, per_iteration=batch, candidates_per_label=1)
     else:
         changed.labels(level="trajectory", replay_fraction=1.0)
-    changed.labels(freeze_below=None, max_slow_steps=None, max_replay_lag=0)
+    if changed.num_replay_workers:
+        changed.slow_simulator(num_envs_per_replay_worker=1)
+    changed.labels(freeze_below=None, rounds=None, max_slow_steps=None, max_replay_lag=0)
     return changed
 
 

@@ -226,6 +226,7 @@ class StepPicker:
         columns = concat_columns(self._picked)
         ranks = self._ranks[: len(columns[REWARD])]
         is_new = _are_new(label_hashes(*correction.layout.identity(columns, reader)), held_labels)
+        is_new &= columns.get(VALID, True)  # what is invalid here is no label, whatever it costs
         spread = correction.relative_spread(columns, reader)
         is_inside = spread <= correction.flag_threshold
         uncertainty = -spread if choice == "uncertain" else np.zeros(len(ranks))
@@ -271,6 +272,7 @@ class EndPicker(StepPicker):
         order = self._rng.permutation(len(self._picked))
         columns = concat_columns([self._picked[i] for i in order])
         is_new = _are_new(label_hashes(*correction.layout.identity(columns, reader)), held_labels)
+        is_new &= columns.get(VALID, True)  # what is invalid here is no label, whatever it costs
         ends, on_the_way = (np.flatnonzero(is_new[part::2]) * 2 + part for part in (0, 1))
         num_ends = max(round(self._SHARE_OF_ENDS * self._quota), self._quota - len(on_the_way))
         ends = ends[:num_ends]

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from rllib_offset import CorrectedEnv, OffsetA2CConfig, OffsetPPOConfig
 from rllib_offset.columns import ACTION, NEXT_STATE, OBS, STATE
@@ -88,6 +89,49 @@ def test_initial_labels_cope_with_a_fast_simulator_that_fails_now_and_then(is_si
     is_far = request.fast["measurement"][:, 0] > 0.7
     assert is_far.any() != is_silent
     np.testing.assert_array_equal(request.fast.get("valid", np.ones(40)), ~is_far)
+
+
+@pytest.mark.parametrize(
+    ("box", "lowest", "highest"), [((5.0, np.inf), 5.0, 7.0), ((-np.inf, -3.0), -5.0, -3.0)]
+)
+def test_initial_actions_of_a_box_with_one_bound_lie_beside_it(box, lowest, highest):
+    class HalfBoundedEnv(StatefulEnv):
+        simulator_state_space = spaces.Box(-1.0, 1.0, (2,), np.float64)
+
+        def __init__(self, config=None):
+            super().__init__(config)
+            self.action_space = spaces.Box(*box, (2,), np.float32)
+
+    pair = EnvPair(HalfBoundedEnv, HalfBoundedEnv)
+    (request,) = initial_requests(pair, probe_pair(pair), 30, seed=0, steps_per_request=100)
+    assert lowest <= request.actions.min() < request.actions.max() <= highest
+
+
+def test_targets_without_the_state_leave_the_dynamics_alone():
+    config = OffsetA2CConfig().environment(IDS.format("DriftPointMass"))
+    config.slow_simulator(env=SLOW, num_replay_workers=0).debugging(seed=0)
+    config.offset(targets=("obs", "reward"))
+    algorithm = config.build_algo()
+    held = [algorithm.train()["offset"]["num_labels"] for _ in range(3)]
+    algorithm.stop()
+    assert held == [51, 52, 53]
+    config = config.copy(copy_frozen=False)
+    with pytest.raises(ValueError, match=r"got offset_targets=\['obs', 'reward'\]; add 'state'"):
+        config.offset(dynamics="different").validate()
+
+
+def test_late_trajectories_become_one_step_labels_too():
+    config = OffsetA2CConfig().environment(IDS.format("DriftPointMass"))
+    config.slow_simulator(env=SLOW, num_replay_workers=0).debugging(seed=0)
+    config.labels(level="trajectory", replay_fraction=1.0, max_replay_lag=1)
+    algorithm = config.build_algo()
+    for _ in range(3):
+        algorithm.train()
+    _, offsets = algorithm.estimator.trainer.buffer.train()
+    is_residual = algorithm.estimator.layout.resynchronises
+    algorithm.stop()
+    assert is_residual
+    assert 0.05 < np.abs(offsets).max() < 0.3  # of one step; along a trajectory they add up
 
 
 def test_a_slow_trajectory_becomes_one_step_labels_without_another_slow_step():
