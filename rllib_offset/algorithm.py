@@ -20,7 +20,7 @@ from ray.tune.registry import register_trainable
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
 from rllib_offset.batch_time_log import Mark, log_batch_time
-from rllib_offset.columns import NEXT_STATE, STATE
+from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetBroadcast
 from rllib_offset.errors import SlowSimulatorError
@@ -266,7 +266,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             return self._as_single_steps(labels)
         if config.offset_dynamics != "auto" or not divergence > config.offset_dynamics_tolerance:
             return labels
-        if self.facts.level < 2 or STATE not in (config.offset_targets or (STATE,)):
+        if self.facts.level < 2 or not config.leaves_room_for_the_residual:
             self._warn_of_divergence(divergence)
             return labels
         logger.info("the dynamics differ (divergence %.2g): one-step residual mode", divergence)

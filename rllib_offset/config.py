@@ -353,6 +353,11 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             return FreezeBelow(self.freeze_below, **self.freeze_options)
         return StepTrickle(self.labels_per_iteration)
 
+    @property
+    def leaves_room_for_the_residual(self) -> bool:
+        """Whether the targets, if named, include the state, which the residual corrects."""
+        return not self.offset_targets or STATE in self.offset_targets
+
     def offset_layout(self, facts: PairFacts, *, residual: bool) -> OffsetLayout:
         """Return what the predictor reads and corrects, for equal or for different dynamics."""
         inputs, targets = default_layout(facts, residual=residual)
@@ -425,7 +430,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 "the promise is measured with what samples, so an evaluation cannot go on beside "
                 "training; leave `evaluation_parallel_to_training` out"
             )
-        if self.offset_dynamics == "different" and STATE not in (self.offset_targets or (STATE,)):
+        if self.offset_dynamics == "different" and not self.leaves_room_for_the_residual:
             self._value_error(
                 f"the one-step residual corrects the state, got offset_targets="
                 f"{list(self.offset_targets or ())}; add 'state' or leave `offset_targets` out"

@@ -134,7 +134,7 @@ class CorrectedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _measured(self, info: dict[str, Any]) -> Columns:
         told = {name: np.asarray(info[name])[None] for name in (MEASUREMENT, VALID) if name in info}
         if not self.correction.layout.measurement_dim:
-            return told_validity(told)
+            return told_validity(told, 1)
         columns = measured_columns(told, 1, self._measurement)
         self._measurement = columns[MEASUREMENT][0]
         return columns

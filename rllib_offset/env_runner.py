@@ -21,7 +21,6 @@ from rllib_offset.columns import (
     slice_columns,
 )
 from rllib_offset.correction import OffsetCorrection
-from rllib_offset.measurements import MeasurementReader
 from rllib_offset.outside import OutsideCounter
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.sampling import EndPicker, StepPicker, Trajectory, falls_on, share_of
@@ -90,7 +89,6 @@ class OffsetEnvRunner(SeededEnvRunner):
         self._picker = StepPicker.none()
         self._states = np.zeros((self.num_envs, 0))
         self._outside = OutsideCounter()
-        self._reader = MeasurementReader.of(self.env)
 
     def set_offset(self, offset: OffsetBroadcast) -> int:
         """Take over a broadcast; returns its version."""

@@ -98,7 +98,7 @@ def _actions_from_cube(space: spaces.Space[Any], cube: NDArray[np.float64]) -> N
     assert isinstance(space, spaces.Box)
     low = np.where(space.bounded_above, space.high - 2.0, -1.0)
     low = np.where(space.bounded_below, space.low, low)
-    high = np.where(space.bounded_above, space.high, np.where(space.bounded_below, low + 2.0, 1.0))
+    high = np.where(space.bounded_above, space.high, low + 2.0)
     return np.asarray(low + cube.reshape(shape) * (high - low), space.dtype)
 
 

@@ -93,11 +93,11 @@ class MeasurementReader:
 NO_READER = MeasurementReader()
 
 
-def told_validity(infos: dict[str, Any]) -> Columns:
+def told_validity(infos: dict[str, Any], num_lanes: int) -> Columns:
     """Return whether the lanes' steps mean something, ``(N,)``; nothing if no lane speaks of it."""
     if VALID not in infos:
         return {}
-    return {VALID: np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID)}
+    return {VALID: np.asarray(infos[VALID], bool) | ~which_tell(infos, VALID, num_lanes)}
 
 
 def measured_columns(
@@ -114,12 +114,13 @@ def measured_columns(
         num_lanes: ``N``.
         earlier: A measurement, ``(width,)``; ``None`` where there was none yet.
     """
-    columns = told_validity(infos)
-    if MEASUREMENT not in infos or not which_tell(infos, MEASUREMENT).any():
+    columns = told_validity(infos, num_lanes)
+    is_measured = which_tell(infos, MEASUREMENT, num_lanes)
+    if not is_measured.any():
         if earlier is None:
             return columns
         return {MEASUREMENT: np.tile(earlier, (num_lanes, 1)), VALID: np.zeros(num_lanes, bool)}
-    rows, is_measured = np.asarray(infos[MEASUREMENT]), which_tell(infos, MEASUREMENT)
+    rows = np.asarray(infos[MEASUREMENT])
     if rows.dtype == object:  # lists, or None where a lane measured nothing
         known = [np.asarray(rows[lane]) for lane in np.flatnonzero(is_measured)]
         rows = np.zeros((num_lanes, *known[0].shape), known[0].dtype)
@@ -130,9 +131,11 @@ def measured_columns(
     return {MEASUREMENT: rows, VALID: columns.get(VALID, True) & is_measured}
 
 
-def which_tell(infos: dict[str, Any], name: str) -> NDArray[np.bool_]:
+def which_tell(infos: dict[str, Any], name: str, num_lanes: int) -> NDArray[np.bool_]:
     """Return which lanes have something of that name in their infos, ``(N,)``; Gymnasium's form."""
-    return np.asarray(infos.get(f"_{name}", np.ones(len(infos[name]))), bool)
+    if name not in infos:
+        return np.zeros(num_lanes, bool)
+    return np.asarray(infos.get(f"_{name}", np.ones(num_lanes)), bool)
 
 
 def _each(steps: Columns, actions: NDArray[Any] | None) -> Any:

@@ -45,9 +45,9 @@ class PairFacts:
     measurement_dim: int
     can_set_slow: bool
     can_set_fast: bool
+    can_get_slow: bool
     predictor_inputs_dim: int = 0
     measures_resets: bool = False
-    can_get_slow: bool = True
 
     @property
     def level(self) -> int:

@@ -225,8 +225,7 @@ class StepPicker:
             return {}
         columns = concat_columns(self._picked)
         ranks = self._ranks[: len(columns[REWARD])]
-        is_new = _are_new(label_hashes(*correction.layout.identity(columns, reader)), held_labels)
-        is_new &= columns.get(VALID, True)  # what is invalid here is no label, whatever it costs
+        is_new = _are_new(columns, correction, reader, held_labels)
         spread = correction.relative_spread(columns, reader)
         is_inside = spread <= correction.flag_threshold
         uncertainty = -spread if choice == "uncertain" else np.zeros(len(ranks))
@@ -271,8 +270,7 @@ class EndPicker(StepPicker):
             return {}
         order = self._rng.permutation(len(self._picked))
         columns = concat_columns([self._picked[i] for i in order])
-        is_new = _are_new(label_hashes(*correction.layout.identity(columns, reader)), held_labels)
-        is_new &= columns.get(VALID, True)  # what is invalid here is no label, whatever it costs
+        is_new = _are_new(columns, correction, reader, held_labels)
         ends, on_the_way = (np.flatnonzero(is_new[part::2]) * 2 + part for part in (0, 1))
         num_ends = max(round(self._SHARE_OF_ENDS * self._quota), self._quota - len(on_the_way))
         ends = ends[:num_ends]
@@ -281,13 +279,18 @@ class EndPicker(StepPicker):
 
 
 def _are_new(
-    hashes: NDArray[np.uint64], held_labels: NDArray[np.uint64] | None
+    steps: Columns,
+    correction: OffsetCorrection,
+    reader: MeasurementReader,
+    held_labels: NDArray[np.uint64] | None,
 ) -> NDArray[np.bool_]:
-    """Tell which steps are the first of their hash, and not labelled already."""
+    """Tell which steps are the first of their hash, not labelled already, and can be."""
+    hashes = label_hashes(*correction.layout.identity(steps, reader))
     is_new = np.zeros(len(hashes), bool)
     is_new[np.unique(hashes, return_index=True)[1]] = True
     if held_labels is not None and len(held_labels):
         is_new &= ~np.isin(hashes, held_labels)
+    is_new &= steps.get(VALID, True)  # what is invalid in the fast simulator makes no label
     return is_new
 
 

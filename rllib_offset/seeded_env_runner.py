@@ -84,7 +84,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             is_clipped=self.config.clip_actions,
         )
         self._horizon = _time_limit(self.env)
-        self._is_measured = MeasurementReader.of(self.env).outcome is not None
+        self._reader = MeasurementReader.of(self.env)
         self._measurement: NDArray[Any] | None = None  # the first one
         self._ended: Trajectory | None = None
         self._ordinal = 0
@@ -256,8 +256,8 @@ class SeededEnvRunner(SingleAgentEnvRunner):
 
         A measurement that no ``outcome`` explains is some other thing of that name.
         """
-        if not self._is_measured:
-            return told_validity(infos)
+        if self._reader.outcome is None:
+            return told_validity(infos, self.num_envs)
         columns = measured_columns(infos, self.num_envs, self._measurement)
         if MEASUREMENT in columns and self._measurement is None:
             self._measurement = columns[MEASUREMENT][0].copy()

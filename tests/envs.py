@@ -166,6 +166,18 @@ class OutcomeEnv(StatefulEnv):
         return np.array([position, count], np.float32), reward, position > 2.0
 
 
+class FailureTellingEnv(OutcomeEnv):
+    """Speaks of validity only where there is none; with `is_silent` without a measurement."""
+
+    def _info(self):
+        info = super()._info()
+        return info if not info["valid"] else {"measurement": info["measurement"].tolist()}
+
+    def outcome(self, measurement, state, action):
+        assert measurement[0], "nothing was measured"
+        return super().outcome(measurement, state, action)
+
+
 class NoisyEnv(StatefulEnv):
     """Never does the same twice."""
 

@@ -17,7 +17,14 @@ from rllib_offset.pair_facts import probe_pair
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.resync import resynchronised
 from rllib_offset.replay.worker import replay
-from tests.envs import CountingEnv, OutcomeEnv, ReadableEnv, StatefulEnv, WritableEnv
+from tests.envs import (
+    CountingEnv,
+    FailureTellingEnv,
+    OutcomeEnv,
+    ReadableEnv,
+    StatefulEnv,
+    WritableEnv,
+)
 from tests.opamp import needs_library
 
 IDS = "rllib_offset.envs:rllib_offset/{}-v0"
@@ -78,12 +85,8 @@ def test_without_a_state_box_initial_states_are_those_of_fast_rollouts():
 
 @pytest.mark.parametrize("is_silent", [False, True])
 def test_initial_labels_cope_with_a_fast_simulator_that_fails_now_and_then(is_silent):
-    class FailingEnv(OutcomeEnv):
-        def _info(self):
-            info = super()._info()
-            return {"measurement": info["measurement"]} if info["valid"] else info
-
-    pair = EnvPair(FailingEnv, FailingEnv, {"invalid_above": 0.7, "is_silent": is_silent})
+    limits = {"invalid_above": 0.7, "is_silent": is_silent}
+    pair = EnvPair(FailureTellingEnv, FailureTellingEnv, limits)
     (request,) = initial_requests(pair, probe_pair(pair), 40, seed=0, steps_per_request=100)
     assert len(request) == 40
     is_far = request.fast["measurement"][:, 0] > 0.7

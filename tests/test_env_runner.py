@@ -387,19 +387,7 @@ def test_an_episode_ends_where_the_corrected_measurement_says_so(bias):
         np.testing.assert_allclose(episode.get_observations()[1:, 0], positions, rtol=1e-5)
 
 
-class FailureTellingEnv(envs.OutcomeEnv):
-    """Speaks of validity only where there is none; with `is_silent` without a measurement."""
-
-    def _info(self):
-        info = super()._info()
-        return info if not info["valid"] else {"measurement": info["measurement"].tolist()}
-
-    def outcome(self, measurement, state, action):
-        assert measurement[0], "nothing was measured"
-        return super().outcome(measurement, state, action)
-
-
-class UnmeasuredEnv(FailureTellingEnv):
+class UnmeasuredEnv(envs.FailureTellingEnv):
     """Has another thing of the name `measurement`, now and then, and no `outcome`."""
 
     outcome = None
@@ -411,7 +399,7 @@ class UnmeasuredEnv(FailureTellingEnv):
 
 @pytest.mark.parametrize(
     ("env", "target"),
-    [(FailureTellingEnv, "measurement"), (UnmeasuredEnv, "obs")],
+    [(envs.FailureTellingEnv, "measurement"), (UnmeasuredEnv, "obs")],
     ids=["measured", "unmeasured"],
 )
 @pytest.mark.parametrize("is_silent", [False, True], ids=["", "silent"])

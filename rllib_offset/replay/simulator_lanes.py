@@ -18,7 +18,7 @@ from rllib_offset.columns import (
     VALID,
     Columns,
 )
-from rllib_offset.measurements import measured_columns, which_tell
+from rllib_offset.measurements import measured_columns, told_validity, which_tell
 from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import own_generators_only
 from rllib_offset.replay.simulator import Row, TimedCalls, check_shape, was_reset
@@ -137,13 +137,11 @@ def _columns(obs: Any, rewards: Any, terminated: Any, infos: dict[str, Any]) -> 
         REWARD: np.array(rewards, np.float32),
         TERMINATED: np.array(terminated, bool),
         VALID: np.ones(len(obs), bool),
-        _IS_MEASURED: np.zeros(len(obs), bool),
+        _IS_MEASURED: which_tell(infos, MEASUREMENT, len(obs)),
+        **told_validity(infos, len(obs)),
     }
-    if VALID in infos:
-        columns[VALID] = np.array(infos[VALID], bool) | ~which_tell(infos, VALID)
     measured = measured_columns(infos, len(obs), None)
     if MEASUREMENT in measured:
         columns[MEASUREMENT] = np.array(measured[MEASUREMENT], np.float64)
-        columns[_IS_MEASURED] = which_tell(infos, MEASUREMENT)
         columns[MEASUREMENT][~columns[_IS_MEASURED]] = np.nan
     return columns
