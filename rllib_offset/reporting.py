@@ -310,9 +310,12 @@ def find_metric(result: Mapping[str, Any], *path: str) -> float | None:
 
 
 def _evaluation(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an evaluation found, without the rates, which go on changing after it."""
+    """Return what an evaluation found, without counts and rates of a lifetime.
+
+    Those RLlib adds up once more when it attaches the evaluation to a later iteration.
+    """
     found = result.get(_EVALUATION, {}).get(_RETURN[0]) or {}
-    return {name: value for name, value in found.items() if not name.endswith("_throughput")}
+    return {name: value for name, value in found.items() if "lifetime" not in name}
 
 
 def _names_an_exception(line: str) -> bool:

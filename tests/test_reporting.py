@@ -198,7 +198,8 @@ def test_the_speed_of_a_resumed_trial_is_not_that_of_all_its_steps():
 
 def test_an_evaluation_that_is_only_attached_again_is_no_other_one():
     def result(value, rate):
-        found = {"episode_return_mean": value, "num_env_steps_sampled_lifetime_throughput": rate}
+        found = {"episode_return_mean": value, "num_env_steps_sampled_lifetime": 6400.0 * rate}
+        found["num_env_steps_sampled_lifetime_throughput"] = rate
         return {"evaluation": {"env_runners": found}}
 
     assert report_of(result(-9.0, 1.0)).is_evaluated
