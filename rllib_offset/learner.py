@@ -18,7 +18,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
-from rllib_offset.learner_batch import CompleteEpisodesPipeline
+from rllib_offset.learner_batch import CompleteEpisodesPipeline, generalized_advantages
 
 __all__ = ["A2CTorchLearner", "ResumablePPOTorchLearner"]
 
@@ -63,10 +63,41 @@ class A2CTorchLearner(TorchLearner):
         super().before_gradient_based_update(timesteps=timesteps)
         self._entropy_coeff.update(timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
 
+    @override(Learner)
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Take a gradient step.
+
+        Raises:
+            ValueError: If there are to be several: advantages are those of whole episodes.
+        """
+        several = {name: kwargs.get(name) for name in ("num_epochs", "minibatch_size")}
+        if several["num_epochs"] not in (None, 1) or several["minibatch_size"] is not None:
+            raise ValueError(f"A2C takes one gradient step per batch, got {several}; use OffsetPPO")
+        return super().update(*args, **kwargs)
+
     @classmethod
     @override(Learner)
     def rl_module_required_apis(cls) -> list[type]:
         return [ValueFunctionAPI]
+
+    @override(Learner)
+    def compute_losses(
+        self, *, fwd_out: dict[str, Any], batch: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses; the critic is asked once, for them and for what is still to be added.
+
+        See :class:`~rllib_offset.learner_batch.CompleteEpisodesPipeline`.
+        """
+        for module_id, outputs in fwd_out.items():
+            module, columns = self.module[module_id].unwrapped(), batch[module_id]
+            embeddings = outputs.get(Columns.EMBEDDINGS)
+            values = outputs[Columns.VF_PREDS] = module.compute_values(columns, embeddings)
+            if Postprocessing.ADVANTAGES not in columns:
+                config = self.config.get_config_for_module(module_id)
+                decays = {"gamma": config.gamma, "lambda_": config.lambda_}
+                columns.update(generalized_advantages(values, columns, **decays))
+        losses: dict[str, torch.Tensor] = super().compute_losses(fwd_out=fwd_out, batch=batch)
+        return losses
 
     @override(TorchLearner)
     def compute_loss_for_module(
@@ -81,7 +112,7 @@ class A2CTorchLearner(TorchLearner):
         distribution = module.get_train_action_dist_cls().from_logits(
             fwd_out[Columns.ACTION_DIST_INPUTS]
         )
-        values = module.compute_values(batch, embeddings=fwd_out.get(Columns.EMBEDDINGS))
+        values = fwd_out[Columns.VF_PREDS]
         log_likelihood = distribution.logp(batch[Columns.ACTIONS])
         policy_loss = -mean(log_likelihood * batch[Postprocessing.ADVANTAGES])
         value_loss = mean((values - batch[Postprocessing.VALUE_TARGETS]) ** 2)

@@ -1,10 +1,12 @@
 """From complete episodes to a training batch, in one piece.
 
 RLlib's default pieces handle every step on its own, so that they also fit other kinds of episodes:
-a third of the time of a gradient step on small networks.  The numbers are theirs; a test says so.
+a third of the time of a gradient step on small networks.  They also ask the critic for the values
+of all steps, which the loss of a single gradient step asks for again: here advantages wait for
+those.  The numbers are RLlib's; tests say so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -37,8 +39,9 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
+from torch import Tensor
 
-__all__ = ["CompleteEpisodesPipeline"]
+__all__ = ["CompleteEpisodesPipeline", "generalized_advantages"]
 
 _TIMER = (ALL_MODULES, LEARNER_CONNECTOR, CONNECTOR_PIPELINE_TIMER)
 _SUMS_OF_LENGTHS = (
@@ -60,9 +63,11 @@ _DEFAULT_PIECES = [
 class CompleteEpisodesPipeline(LearnerConnectorPipeline):
     """A Learner's connector pipeline that does what RLlib's default pieces do without calling them.
 
-    Only for what :class:`~rllib_offset.seeded_env_runner.SeededEnvRunner` samples: complete
-    episodes of arrays, one agent, a network without memory.  For anything else, and as soon as
-    there is another piece among its ``connectors``, the pieces are called as ever.
+    All but the last of them: the Learner adds advantages (:func:`generalized_advantages`) when the
+    critic has been asked for the loss.  Only for what
+    :class:`~rllib_offset.seeded_env_runner.SeededEnvRunner` samples: complete episodes of arrays,
+    one agent, a network without memory.  For anything else, and as soon as there is another piece
+    among its ``connectors``, the pieces are called as ever.
     """
 
     @override(LearnerConnectorPipeline)
@@ -81,33 +86,13 @@ class CompleteEpisodesPipeline(LearnerConnectorPipeline):
             )
         timer = None if metrics is None else metrics.log_time(_TIMER)
         with timer or nullcontext():
-            made = self._batch(rl_module[DEFAULT_MODULE_ID].unwrapped(), episodes)
+            device = next(rl_module[DEFAULT_MODULE_ID].parameters()).device
+            made = convert_to_torch_tensor(_columns(episodes), device=device)
         if metrics is not None:
             num_steps = sum(map(len, episodes))
             for key in _SUMS_OF_LENGTHS:
                 metrics.log_value((ALL_MODULES, key), num_steps)
         return {DEFAULT_MODULE_ID: made}
-
-    def _batch(self, module: Any, episodes: list[SingleAgentEpisode]) -> dict[str, Any]:
-        estimation = self.connectors[-1]  # generalized advantages
-        device = next(module.parameters()).device
-        columns = _columns(episodes)
-        tensors = convert_to_torch_tensor(columns, device=device)
-        with torch.no_grad():
-            values = module.compute_values(tensors).cpu().numpy()
-        targets = compute_value_targets(
-            values,
-            columns[Columns.REWARDS],
-            columns[Columns.TERMINATEDS],
-            columns[Columns.TRUNCATEDS],
-            gamma=estimation.gamma,
-            lambda_=estimation.lambda_,
-        )
-        advantages = targets - values
-        advantages = (advantages - advantages.mean()) / max(1e-4, advantages.std())
-        learned = {Postprocessing.ADVANTAGES: advantages, Postprocessing.VALUE_TARGETS: targets}
-        made: dict[str, Any] = tensors | convert_to_torch_tensor(learned, device=device)
-        return made
 
     def _serves(self, rl_module: Any, episodes: Sequence[Any]) -> bool:
         return (
@@ -116,6 +101,31 @@ class CompleteEpisodesPipeline(LearnerConnectorPipeline):
             and not rl_module[DEFAULT_MODULE_ID].is_stateful()
             and all(_is_plain(episode) for episode in episodes)
         )
+
+
+def generalized_advantages(
+    values: Tensor, batch: Mapping[str, Tensor], *, gamma: float, lambda_: float
+) -> dict[str, Tensor]:
+    """Return what RLlib's ``GeneralAdvantageEstimation`` adds to a batch of complete episodes.
+
+    Args:
+        values: What the critic says, ``(B,)``.
+        batch: Of :class:`CompleteEpisodesPipeline`.
+        gamma: Discount factor.
+        lambda_: Decay of the estimator.
+
+    Returns:
+        Normalised advantages, and what the critic should have said, ``(B,)`` each.
+    """
+    known = values.detach().cpu().numpy()
+    names = (Columns.REWARDS, Columns.TERMINATEDS, Columns.TRUNCATEDS)
+    targets = compute_value_targets(
+        known, *(batch[name].cpu().numpy() for name in names), gamma=gamma, lambda_=lambda_
+    )
+    advantages = targets - known
+    advantages = (advantages - advantages.mean()) / max(1e-4, advantages.std())
+    added = {Postprocessing.ADVANTAGES: advantages, Postprocessing.VALUE_TARGETS: targets}
+    return {name: torch.from_numpy(column).to(values.device) for name, column in added.items()}
 
 
 def _is_plain(episode: Any) -> bool:

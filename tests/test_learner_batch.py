@@ -64,9 +64,19 @@ def by_rllib(learner, episodes):
     return batch_of(learner, pipeline, episodes)
 
 
-def test_a_batch_has_the_bits_of_rllibs_own(learner):
-    expected = by_rllib(learner, episodes_of(learner))["default_policy"]
-    got = batch_of(learner, learner._learner_connector, episodes_of(learner))["default_policy"]
+def losses_of(learner, batch):
+    """The losses of a batch, to which what it lacks is added."""
+    learner.before_gradient_based_update(timesteps={})
+    return learner.compute_losses(fwd_out=learner.module.forward_train(batch), batch=batch)
+
+
+def test_a_batch_has_the_bits_of_rllibs_own_as_soon_as_the_critic_was_asked_for_the_loss(learner):
+    expected = by_rllib(learner, episodes_of(learner))
+    made = batch_of(learner, learner._learner_connector, episodes_of(learner))
+    losses, expected_losses = losses_of(learner, made), losses_of(learner, expected)
+    assert losses == expected_losses
+    assert losses["default_policy"] != 0
+    got, expected = made["default_policy"], expected["default_policy"]
     assert got.keys() == expected.keys()
     for name, column in expected.items():
         assert got[name].dtype == column.dtype
@@ -100,3 +110,9 @@ def test_a_piece_of_the_users_is_called(learner):
     learner._learner_connector.append(Doubled())
     doubled = batch_of(learner, learner._learner_connector, episodes_of(learner))["default_policy"]
     assert torch.equal(doubled["advantages"], 2 * plain)
+
+
+@pytest.mark.parametrize("several", [{"num_epochs": 2}, {"minibatch_size": 8}])
+def test_several_steps_on_one_batch_are_refused(learner, several):
+    with pytest.raises(ValueError, match="one gradient step per batch"):
+        learner.update(episodes=episodes_of(learner), **several)
