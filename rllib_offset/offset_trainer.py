@@ -278,6 +278,7 @@ class OffsetTrainer:
         For a slow simulator that has changed; ``buffer.num_added`` is the next number.
         """
         self.buffer.drop_before(number)
+        self._normalized_at = 0  # the next fit follows the statistics of the labels that are left
         self.intervals.forget()
 
     # -- fitting ------------------------------------------------------------------------------
@@ -334,10 +335,17 @@ class OffsetTrainer:
                 (output_scale / net.output_scale.numpy())[self._target_is_active],
             ]
         )
-        moves = (input_mean - net.input_mean.numpy()) / np.minimum(input_std, net.input_std.numpy())
+        moves = np.concatenate(
+            [
+                _move(input_mean, net.input_mean, input_std, net.input_std)[self._input_varies],
+                _move(output_mean, net.output_mean, output_scale, net.output_scale)[
+                    self._target_is_active
+                ],
+            ]
+        )
         is_far_off = bool(
             np.abs(np.log(ratios)).max() > math.log(_RESTART_RATIO)
-            or np.abs(moves[self._input_varies]).max(initial=0.0) > _RESTART_RATIO
+            or np.abs(moves).max(initial=0.0) > _RESTART_RATIO
         )
         self._input_varies |= input_varies
         self._target_is_active |= target_is_active
@@ -461,6 +469,13 @@ class OffsetTrainer:
         trainer = cls(**state["config"])
         trainer.set_state(state)
         return trainer
+
+
+def _move(
+    mean: NDArray[Any], old_mean: Tensor, scale: NDArray[Any], old_scale: Tensor
+) -> NDArray[Any]:
+    """Return how far means have moved, in the smaller of the two scales."""
+    return np.asarray((mean - old_mean.numpy()) / np.minimum(scale, old_scale.numpy()))
 
 
 def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:

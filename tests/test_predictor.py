@@ -400,6 +400,21 @@ def test_dropping_labels_forgets_recent_errors():
     assert np.isnan(trainer.fit().coverage)
 
 
+def test_an_offset_that_moved_far_is_fitted_in_its_own_scale():
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(-1, 1, (500, 2)).astype(np.float32)
+    before = 0.01 * inputs[:, :1]
+    after = before + 1.0  # a hundred times the spread
+    trainer = OffsetTrainer(2, 1)
+    trainer.add(inputs[:300], before[:300])
+    trainer.fit()
+    trainer.drop_before(trainer.buffer.num_added)
+    trainer.add(inputs[300:320], after[300:320])  # too few to count as growth
+    trainer.fit(trainer.initial_steps)
+    error = np.abs(trainer.numpy_predictor()(inputs[320:]) - after[320:]).mean()
+    assert error < 0.002  # 0.017 in the scale of the offset before
+
+
 @pytest.mark.parametrize("ensemble_size", [5, 1])
 def test_labels_of_the_left_half_flag_the_right_half(ensemble_size):
     """By spread, and by distance where there is only one member.
