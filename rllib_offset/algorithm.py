@@ -20,8 +20,8 @@ from ray.tune.registry import register_trainable
 from rllib_offset import metrics
 from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
 from rllib_offset.batch_time_log import Mark, log_batch_time
-from rllib_offset.columns import NEXT_STATE
 from rllib_offset.config import OffsetConfigMixin
+from rllib_offset.dynamics import DynamicsWatch
 from rllib_offset.env_runner import OffsetBroadcast
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.estimator import OffsetEstimator
@@ -36,9 +36,8 @@ from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.predictor import torch_threads
 from rllib_offset.ray_version import check_ray_version
 from rllib_offset.replay.client import SlowReplay
-from rllib_offset.replay.requests import ReplayResult, steps_per_call, valid_rows
+from rllib_offset.replay.requests import ReplayResult, steps_per_call
 from rllib_offset.replay.resync import resynchronised
-from rllib_offset.simulator_state import state_divergence
 from rllib_offset.slow_evaluation import SlowEvaluationMixin, has_env
 from rllib_offset.timing import Level
 
@@ -71,6 +70,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     label_level: Level
     ledger: Ledger
     estimator: OffsetEstimator
+    dynamics: DynamicsWatch
     schedule: LabelSchedule
     replay: SlowReplay
     version: int  # counts the broadcasts
@@ -91,6 +91,9 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
                 "the agent goes; set `labels_per_iteration` or `replay_fraction` above 0"
             )
         self.ledger = Ledger()
+        self.dynamics = DynamicsWatch(
+            self.facts.state_space, max_labels=self.config.offset_max_labels
+        )
         self.version = 0
         self.start_estimator(residual=self.config.offset_dynamics == "different")
         self.replay = self._start_replay()
@@ -190,12 +193,15 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         if is_moved:
             logger.warning("the slow simulator has moved: older labels are dropped, others bought")
             self.estimator.drop_stale(len(errors))
-            self.estimator.add(self._spread_labels(self.schedule.burst_labels, self.version))
+            burst = self._spread_labels(self.schedule.burst_labels, self.version)
+            self.estimator.add(burst)
+            if self.dynamics.hand_over():  # stale as well
+                self.dynamics.keep([*labels, *burst])
             refits = True
         values: dict[str, float] = {
             metrics.IS_FROZEN: float(self.schedule.is_frozen),
             metrics.VERSION: self.version + 1,
-            metrics.DIVERGENCE: self._divergence(labels),
+            metrics.DIVERGENCE: self.dynamics.latest,
         }
         if np.isfinite(errors).any():
             values[metrics.FRESH_ERROR] = float(np.nanmean(errors))
@@ -259,19 +265,26 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     def _decide_on_dynamics(self, labels: list[ReplayResult]) -> list[ReplayResult]:
         """Switch to the one-step residual if the labels show that the dynamics differ.
 
-        From then on every label is one of single steps, whenever and by whomever it was bought.
+        From then on every label is one of single steps, whenever and by whomever it was bought,
+        those bought before the switch included.
         """
-        divergence, config = self._divergence(labels), self.config
+        divergence, config = self.dynamics.look_at(labels), self.config
         if self.estimator.layout.resynchronises:
             return self._as_single_steps(labels)
-        if config.offset_dynamics != "auto" or not divergence > config.offset_dynamics_tolerance:
+        if config.offset_dynamics != "auto":
             return labels
-        if self.facts.level < 2 or not config.leaves_room_for_the_residual:
+        can_follow = self.facts.level >= 2 and config.leaves_room_for_the_residual
+        if not divergence > config.offset_dynamics_tolerance:
+            if can_follow:
+                self.dynamics.keep(labels)
+            return labels
+        if not can_follow:
             self._warn_of_divergence(divergence)
             return labels
         logger.info("the dynamics differ (divergence %.2g): one-step residual mode", divergence)
         self.start_estimator(residual=True)
-        return self._as_single_steps(labels)
+        earlier = self.dynamics.hand_over()
+        return [*filter(self.estimator.can_take, earlier), *self._as_single_steps(labels)]
 
     def _as_single_steps(self, labels: list[ReplayResult]) -> list[ReplayResult]:
         if all(label.request.kind != "trajectory" for label in labels):
@@ -280,19 +293,6 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         labels = [resynchronised(label, fast_env) for label in labels]
         fast_env.close()  # type: ignore[no-untyped-call]
         return labels
-
-    def _divergence(self, labels: list[ReplayResult]) -> float:
-        """Return how far the same actions lead the two simulators apart; NaN if unknown."""
-        rows = [
-            (label.slow[NEXT_STATE][valid], label.fast[NEXT_STATE][valid])
-            for label in labels
-            if label.slow and NEXT_STATE in label.slow and NEXT_STATE in label.fast
-            if (valid := valid_rows(label)).any()
-        ]
-        if not rows:
-            return float("nan")
-        slow, fast = (np.concatenate(column) for column in zip(*rows, strict=True))
-        return state_divergence(slow, fast, self.facts.state_space)
 
     def _watch_for_exploitation(self) -> float:
         """Warn where the agent is free to exploit a predictor that gets no labels."""

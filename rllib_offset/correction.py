@@ -144,6 +144,12 @@ class OffsetLayout:
         known = {MEASUREMENT, PREDICTOR_INPUTS}
         return self.measures_resets and self.targets == (MEASUREMENT,) and set(self.inputs) <= known
 
+    def is_told_by(self, slow: Columns, fast: Columns) -> bool:
+        """Whether the columns of single steps hold all that is read and all that is compared."""
+        compared = {NEXT_STATE if name == STATE else name for name in self.targets}
+        read = {MEASUREMENT if name == PREDICTOR_INPUTS else name for name in self.inputs}
+        return compared <= slow.keys() and compared | read | {STATE, ACTION} <= fast.keys()
+
     def features(
         self, columns: Columns, reader: MeasurementReader = NO_READER
     ) -> NDArray[np.float32]:

@@ -65,6 +65,10 @@ class OffsetEstimator:
         """Sorted hashes of the single steps labelled so far, so that none is bought twice."""
         return self._held
 
+    def can_take(self, result: ReplayResult) -> bool:
+        """Whether a label holds all that this layout reads and corrects."""
+        return result.slow is not None and self.layout.is_told_by(result.slow, result.fast)
+
     def add(self, results: list[ReplayResult]) -> NDArray[np.float64]:
         """Take in labels.
 

@@ -13,6 +13,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 
 from rllib_offset.corrected_env import save_correction
+from rllib_offset.dynamics import DynamicsWatch
 from rllib_offset.estimator import OffsetEstimator
 from rllib_offset.fidelity import LabelSchedule
 from rllib_offset.ledger import Ledger
@@ -25,6 +26,7 @@ class OffsetStateMixin(Algorithm):
     """Saves labels, predictor, schedule, ledger and what is still outstanding with the rest."""
 
     estimator: OffsetEstimator
+    dynamics: DynamicsWatch
     schedule: LabelSchedule
     ledger: Ledger
     replay: SlowReplay
@@ -44,6 +46,7 @@ class OffsetStateMixin(Algorithm):
         if self._check_component("offset", components, not_components):
             state["offset"] = {
                 "estimator": self.estimator.get_state(),
+                "dynamics": self.dynamics.get_state(),
                 "schedule": self.schedule.get_state(),
                 "ledger": vars(self.ledger).copy(),
                 "version": self.version,
@@ -61,6 +64,7 @@ class OffsetStateMixin(Algorithm):
             offset = state["offset"]
             self.start_estimator(residual=offset["residual"])
             self.estimator.set_state(offset["estimator"])
+            self.dynamics.set_state(offset.get("dynamics", {}))  # older versions saved none
             self.schedule.set_state(offset["schedule"])
             self.ledger = Ledger(**offset["ledger"])
             self.version = offset["version"]

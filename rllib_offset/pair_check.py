@@ -31,6 +31,7 @@ from rllib_offset.pair import Claim, EnvPair, PairReport
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.worker import replay
 from rllib_offset.simulator_state import (
+    StateRange,
     can_get_simulator_state,
     can_set_simulator_state,
     get_simulator_state,
@@ -298,7 +299,10 @@ class _Check:
         of_fast = np.concatenate([f[name][:n] for f, n in zip(fast, lengths, strict=True)])
         env = self.envs["slow"]
         space = simulator_state_space(env) if has_states else env.observation_space
-        self.divergence = state_divergence(of_slow, of_fast, space)
+        seen = StateRange(space)
+        for states in (of_slow, of_fast):
+            seen.see(states)
+        self.divergence = state_divergence(of_slow, of_fast, seen.width)
         if self.divergence < _SAME_DYNAMICS:
             self.dynamics = "same"
             self._claim("dynamics", True, "replayed actions lead both through the same states")

@@ -20,6 +20,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "StateRange",
     "can_get_simulator_state",
     "can_get_simulator_states",
     "can_set_simulator_state",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 AnyEnv = gym.Env[Any, Any]
+
+_SMALLEST_RANGE = 1e-3  # of the values; float32 rounds them by a ten-thousandth of this
 
 
 def get_simulator_state(env: AnyEnv) -> NDArray[np.float64]:
@@ -127,21 +130,54 @@ def set_simulator_states(env: Any, states: NDArray[Any], lanes: NDArray[np.bool_
         env.unwrapped.set_simulator_state(states, lanes)
 
 
-def state_divergence(
-    slow: NDArray[Any], fast: NDArray[Any], space: spaces.Space[Any] | None
-) -> float:
+class StateRange:
+    """How far each component of the state goes, over all states seen so far.
+
+    Args:
+        space: Gives the range of bounded components; of the others it is the one seen.
+
+    Attributes:
+        seen: Lowest and highest values, ``(2, S)``; None before the first state.
+    """
+
+    def __init__(self, space: spaces.Space[Any] | None = None) -> None:
+        self.seen: NDArray[np.float64] | None = None
+        self._space = space
+
+    def see(self, states: NDArray[Any]) -> None:
+        """Take note of states, ``(N, S)``; those that are not finite tell nothing."""
+        states = np.asarray(states, np.float64)
+        states = states[np.isfinite(states).all(axis=1)]
+        if self.seen is not None:
+            states = np.concatenate([self.seen, states])
+        if len(states):
+            self.seen = np.stack([states.min(axis=0), states.max(axis=0)])
+
+    @property
+    def width(self) -> NDArray[np.float64]:
+        """Highest minus lowest, ``(S,)``; where nothing moves, what is beyond rounding."""
+        if self.seen is None:
+            return np.ones(1)
+        low, high = self.seen
+        width: NDArray[np.float64] = np.maximum(
+            high - low, _SMALLEST_RANGE * np.abs(self.seen).max(axis=0)
+        )
+        space = self._space
+        if isinstance(space, spaces.Box) and space.shape == width.shape:
+            bounded = space.bounded_below & space.bounded_above
+            width = np.where(bounded, space.high - space.low, width)
+        width[width == 0] = 1.0
+        return width
+
+
+def state_divergence(slow: NDArray[Any], fast: NDArray[Any], width: NDArray[np.float64]) -> float:
     """Return the mean over steps of the largest difference, each component divided by its range.
 
     Args:
         slow: ``(N, S)``, states that the slow simulator reached.
         fast: ``(N, S)``, states that the fast one reached.
-        space: Gives the range of bounded components; of the others it is the one seen.
+        width: ``(S,)``, that of a :class:`StateRange` which has seen them.
     """
-    both = np.concatenate([slow, fast])
-    width = np.asarray(both.max(axis=0) - both.min(axis=0), np.float64)
-    if isinstance(space, spaces.Box) and space.shape == width.shape:
-        width = np.where(space.bounded_below & space.bounded_above, space.high - space.low, width)
-    width[width == 0] = 1.0
     return float(np.mean(np.max(np.abs(slow - fast) / width, axis=1)))
 
 

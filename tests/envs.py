@@ -65,6 +65,16 @@ class StatefulEnv(CountingEnv):
         self.position, self.count = float(state[0]), int(state[1])
 
 
+class DriftingEnv(StatefulEnv):
+    """Every step moves it by `drift` besides, which a test may change for all of its kind."""
+
+    drift = 0.0
+
+    def step(self, action):
+        self.position += self.drift
+        return super().step(action)
+
+
 class ReadableEnv(CountingEnv):
     """Its state can be read only: the fast side of a level 1 pair."""
 

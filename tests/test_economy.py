@@ -19,6 +19,7 @@ from rllib_offset.replay.resync import resynchronised
 from rllib_offset.replay.worker import replay
 from tests.envs import (
     CountingEnv,
+    DriftingEnv,
     FailureTellingEnv,
     OutcomeEnv,
     ReadableEnv,
@@ -275,6 +276,36 @@ class TestDynamics:
         algorithm.stop()
         assert mode is is_residual
         assert bool(result["offset"]["divergence"] > 1e-4) is is_residual
+
+    def test_a_row_that_differs_by_rounding_does_not_switch_the_mode(self, monkeypatch):
+        monkeypatch.setattr(DriftingEnv, "drift", 1e-12)
+        algorithm = small(StatefulEnv, DriftingEnv, config={}, per_iteration=1).build_algo()
+        results = [algorithm.train()["offset"] for _ in range(3)]
+        mode = algorithm.estimator.layout.resynchronises
+        algorithm.stop()
+        assert not mode
+        assert max(result["divergence"] for result in results) < 1e-9
+        assert [result["num_labels"] for result in results] == [17, 18, 19]
+
+    def test_a_late_switch_keeps_the_single_steps_bought_before(self, monkeypatch, tmp_path):
+        config = small(StatefulEnv, DriftingEnv, config={})
+        algorithm = config.build_algo()
+        algorithm.train()
+        algorithm.save_to_path(str(tmp_path / "checkpoint"))
+        monkeypatch.setattr(DriftingEnv, "drift", 0.1)
+        resumed = config.copy(copy_frozen=False).build_algo()
+        resumed.restore_from_path(str(tmp_path / "checkpoint"))
+        counts = []
+        for run in (algorithm, resumed):
+            result = run.train()
+            buffer = run.estimator.trainer.buffer
+            counts.append((result["offset"]["num_labels"], len(run.estimator.held_labels)))
+            assert run.estimator.layout.resynchronises
+            assert run.ledger.imbalance(buffer.num_added) == 0
+            _, offsets = buffer.train()
+            assert set(offsets[:, -2].round(4).tolist()) == {0.0, np.float32(0.1)}
+            run.stop()
+        assert counts == [(16 + 3 + 3, 16 + 3 + 3)] * 2
 
     def test_replayed_trajectories_switch_the_mode_too_and_none_is_wasted(self):
         slow = IDS.format("DriftPointMass")

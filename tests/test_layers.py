@@ -27,6 +27,7 @@ FLOORS = (
     | {"figures", "outside", "sampling", "timing_figures"},
     {
         "batch_time",
+        "dynamics",
         "env_runner",
         "seeded_env_runner",
         "estimator",

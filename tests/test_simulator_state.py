@@ -1,14 +1,17 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from rllib_offset.pair import make_env
 from rllib_offset.simulator_state import (
+    StateRange,
     can_get_simulator_state,
     can_set_simulator_state,
     get_simulator_state,
     set_simulator_state,
     simulator_state_space,
+    state_divergence,
 )
 from tests.envs import CountingEnv, ReadableEnv, StatefulEnv, WritableEnv
 
@@ -116,3 +119,22 @@ def test_a_state_of_the_wrong_width_is_refused():
 def test_a_simulator_never_reset_has_no_state():
     with pytest.raises(ValueError, match=r"call `env.reset\(\)` first"):
         get_simulator_state(gym.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize(
+    ("differs_by", "divergence"),
+    [pytest.param(1e-12, 5e-10, id="rounding"), pytest.param(0.5, 1.0, id="otherwise")],
+)
+def test_what_never_moves_diverges_by_more_than_rounding_only(differs_by, divergence):
+    slow, fast = np.array([[1.0, 2.0 + differs_by]]), np.array([[1.0, 2.0]])
+    seen = StateRange()
+    seen.see(np.concatenate([slow, fast]))
+    assert state_divergence(slow, fast, seen.width) == pytest.approx(divergence, rel=1e-3)
+
+
+def test_the_range_of_a_state_is_that_of_all_states_seen_or_of_its_bounds():
+    space = spaces.Box(np.array([0.0, -np.inf]), np.array([8.0, np.inf]), dtype=np.float64)
+    seen = StateRange(space)
+    for state in ([1.0, 3.0], [np.nan, 9.0], [2.0, -1.0], [1.5, 0.0]):
+        seen.see(np.array([state]))
+    assert seen.width.tolist() == [8.0, 4.0]
