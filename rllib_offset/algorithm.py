@@ -125,7 +125,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         """Start from the labels that other runs have left in a shared store."""
         if self.config.label_store is None:
             return
-        known = self.replay.known_labels(except_run=self.replay.run)
+        known = self.estimator.fresh(self.replay.known_labels(except_run=self.replay.run))
         self.ledger.enter(known)
         self.fit_offset(self._decide_on_dynamics(known))
 
@@ -168,7 +168,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             up_to = self.version - lag
         with self.metrics.log_time((metrics.SLOW, metrics.REPLAY_WAIT_S), reduce="mean", window=1):
             ray.get(self._take_acknowledgements())
-            labels = self._gather_or_save(up_to)
+            labels = self.estimator.fresh(self._gather_or_save(up_to))
         self.ledger.enter(labels)
         for result in labels:
             if result.error is not None:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from rllib_offset.columns import REWARD, Columns, concat_columns, slice_columns
 from rllib_offset.correction import OffsetCorrection, OffsetLayout
+from rllib_offset.held_labels import HeldLabels
 from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.offset_trainer import FitResult, OffsetTrainer
 from rllib_offset.replay.requests import ReplayResult, valid_rows
-from rllib_offset.sampling import label_hashes
 
 __all__ = ["OffsetEstimator"]
 
@@ -50,7 +50,7 @@ class OffsetEstimator:
         self._reader = reader
         self._reward_range = (np.inf, -np.inf)
         self._num_groups = 0
-        self._held = np.zeros(0, np.uint64)  # sorted
+        self._held = HeldLabels(lambda fast: layout.identity(fast, reader))
         self._latest_rewards: list[float] = []  # lowest and highest
         self._latest_inside: list[NDArray[np.bool_]] = []
         self._latest_misses: list[NDArray[np.float64]] = []
@@ -63,7 +63,11 @@ class OffsetEstimator:
     @property
     def held_labels(self) -> NDArray[np.uint64]:
         """Sorted hashes of the single steps labelled so far, so that none is bought twice."""
-        return self._held
+        return self._held.steps
+
+    def fresh(self, results: list[ReplayResult]) -> list[ReplayResult]:
+        """Return the results without labels that are held already, or come a second time."""
+        return self._held.left_out_of(results)
 
     def can_take(self, result: ReplayResult) -> bool:
         """Whether a label holds all that this layout reads and corrects."""
@@ -94,11 +98,8 @@ class OffsetEstimator:
             return np.zeros(0)
         slow, fast = (concat_columns(list(side)) for side in zip(*pairs, strict=True))
         groups = None  # each row is a group of its own
-        if are_steps:
-            self._held = _merged(
-                self._held, label_hashes(*self.layout.identity(fast, self._reader))
-            )
-        else:
+        self._held.add(results)
+        if not are_steps:
             lengths = [len(part[REWARD]) for part, _ in pairs]
             groups = np.repeat(self._num_groups + np.arange(len(pairs)), lengths)
             self._num_groups += len(pairs)
@@ -128,7 +129,7 @@ class OffsetEstimator:
     def drop_stale(self, num_kept: int) -> None:
         """Forget all labels but the latest ``num_kept``, those of the latest :meth:`add`."""
         self.trainer.drop_before(self.trainer.buffer.num_added - num_kept)
-        self._held = np.zeros(0, np.uint64)
+        self._held.forget()
         rewards = self._latest_rewards
         self._reward_range = (min(rewards, default=np.inf), max(rewards, default=-np.inf))
 
@@ -175,6 +176,7 @@ class OffsetEstimator:
             "reward_range": self._reward_range,
             "num_groups": self._num_groups,
             "held_labels": self.held_labels,
+            "held_trajectories": self._held.trajectories,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -183,14 +185,9 @@ class OffsetEstimator:
         low, high = state["reward_range"]
         self._reward_range = (float(low), float(high))
         self._num_groups = int(state["num_groups"])
-        self._held = np.array(state["held_labels"], np.uint64)
-
-
-def _merged(held: NDArray[np.uint64], new: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the sorted union of a sorted array, which may be long, and of a few values."""
-    places = np.searchsorted(held, new)
-    fresh = np.setdiff1d(new, held[places[places < len(held)]])
-    return np.insert(held, np.searchsorted(held, fresh), fresh)
+        self._held.steps = np.array(state["held_labels"], np.uint64)
+        whole = state.get("held_trajectories", ())  # older versions saved none
+        self._held.trajectories = np.array(whole, np.uint64)
 
 
 def _valid(result: ReplayResult) -> tuple[Columns, Columns] | None:

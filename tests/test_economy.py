@@ -251,6 +251,23 @@ class TestLedger:
         assert len(np.unique(held)) == len(held) == counts[-1]
         assert counts[-1] < 4 * 30  # there are not that many different steps
 
+    @pytest.mark.parametrize("level", ["sample", "trajectory"])
+    def test_the_labels_of_a_run_with_the_same_seed_are_taken_in_once(self, level, tmp_path):
+        config = small(level=level, replay_fraction=1, store=str(tmp_path))
+        counts = []
+        for _ in range(2):
+            algorithm = config.copy(copy_frozen=False).build_algo()
+            algorithm.train()
+            ledger, buffer = algorithm.ledger, algorithm.estimator.trainer.buffer
+            algorithm.stop()
+            rows = np.concatenate([np.hstack(buffer.train()), np.hstack(buffer.holdout())])
+            assert len(rows) == len(np.unique(rows, axis=0)) == buffer.num_added
+            assert ledger.imbalance(buffer.num_added) == 0
+            counts.append((len(rows), ledger.num_env_steps, ledger.num_env_steps_reused))
+        first, second = counts
+        assert first == ((19, 19, 0) if level == "sample" else (200, 200, 0))
+        assert second == ((22, 3, 19) if level == "sample" else (200, 0, 200))
+
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("_cluster")

@@ -1,11 +1,14 @@
 """Labels in, a fitted correction out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from rllib_offset.correction import OffsetLayout
 from rllib_offset.estimator import OffsetEstimator
+from rllib_offset.ledger import Ledger
 from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 
@@ -154,3 +157,37 @@ def test_single_steps_bought_are_remembered_and_trajectories_are_not():
     given.add([label(0), label(1, kind="steps")])
     assert len(given.held_labels) == 10
     assert (np.diff(given.held_labels.astype(object)) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["steps", "trajectory"])
+def test_what_is_held_is_neither_fitted_nor_counted_again(kind):
+    given, ledger = estimator(), Ledger()
+    for numbers in ([0, 1, 1], [0, 2], [2]):
+        free = {"num_steps": 0, "num_reused": 10}
+        results = [replace(label(n, kind=kind), **(free if n else {})) for n in numbers]
+        fresh = given.fresh(results)
+        ledger.enter(fresh)
+        given.add(fresh)
+    inputs = np.concatenate([given.trainer.buffer.train()[0], given.trainer.buffer.holdout()[0]])
+    assert len(inputs) == len(np.unique(inputs, axis=0)) == 30
+    assert (ledger.num_env_steps, ledger.num_env_steps_wasted) == (20, 10)  # 0 was bought twice
+    assert ledger.num_env_steps_reused == 20
+    assert ledger.imbalance(given.trainer.buffer.num_added) == 0
+
+
+def test_only_the_steps_held_are_left_out_of_a_request():
+    given, whole = estimator(), label(0, kind="steps")
+    given.add([replace(whole, request=whole.request.rows(np.arange(4)), **rows_of(whole, 4))])
+    lacking = replace(whole, error="it hangs", **rows_of(whole, 7))
+    (fresh,) = given.fresh([lacking])
+    assert fresh.index.tolist() == [0, 1, 2]
+    assert (len(fresh.request), fresh.num_missing) == (6, 3)
+    np.testing.assert_array_equal(fresh.fast["obs"], whole.fast["obs"][4:7])
+    np.testing.assert_array_equal(fresh.request.states, whole.request.states[4:])
+
+
+def rows_of(result, number):
+    columns = {
+        name: {k: v[:number] for k, v in getattr(result, name).items()} for name in ("slow", "fast")
+    }
+    return columns | {"index": np.arange(number)}

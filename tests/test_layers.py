@@ -31,6 +31,7 @@ FLOORS = (
         "env_runner",
         "seeded_env_runner",
         "estimator",
+        "held_labels",
         "initial_labels",
         "learner",
         "learner_batch",
