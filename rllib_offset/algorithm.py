@@ -125,7 +125,9 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         """Start from the labels that other runs have left in a shared store."""
         if self.config.label_store is None:
             return
-        known = self.estimator.fresh(self.replay.known_labels(except_run=self.replay.run))
+        known = self.replay.known_labels(except_run=self.replay.run)
+        known = [k for k in known if k.request.kind != "steps" or self.estimator.can_take(k)]
+        known = self.estimator.fresh(known)
         self.ledger.enter(known)
         self.fit_offset(self._decide_on_dynamics(known))
 
@@ -141,6 +143,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             version=version,
             seed=(self.config.seed or 0) + version + 1,
             steps_per_request=steps_per_call(num_labels, self.config.num_replay_workers),
+            follow_episodes=self.estimator.layout.reads_history,
         )
         self.replay.submit(requests)
         return self.gather_labels(up_to=version)

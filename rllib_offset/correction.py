@@ -134,6 +134,11 @@ class OffsetLayout:
         return bool(names & {STATE, NEXT_STATE, MEASUREMENT, PREDICTOR_INPUTS})
 
     @property
+    def reads_history(self) -> bool:
+        """Whether it takes more than a state and an action to tell what the predictor reads."""
+        return not {PREV_OBS, TIME}.isdisjoint(self.inputs)
+
+    @property
     def corrects_resets(self) -> bool:
         """Whether a reset observation, which no action led to, can be corrected."""
         return OBS in self.targets and set(self.inputs) <= {OBS, TIME}

@@ -42,15 +42,17 @@ def initial_requests(
     seed: int,
     steps_per_request: int,
     version: int = INITIAL_VERSION,
+    follow_episodes: bool = False,
 ) -> list[ReplayRequest]:
     """Return requests for single steps from well-spread states.
 
     States and actions are Sobol points where the state box is finite and the fast simulator can be
     put anywhere; otherwise they are drawn from rollouts of random actions in the fast simulator,
     fewer than ``num_labels`` if the simulator measures that rarely.
-    ``version`` is the first word of the requests' keys; ``seed`` draws the points.
+    ``version`` is the first word of the requests' keys; ``seed`` draws the points;
+    ``follow_episodes`` takes rollouts anyway: a Sobol point has no time and no step before it.
     """
-    if facts.has_bounded_states and facts.can_set_fast:
+    if not follow_episodes and facts.has_bounded_states and facts.can_set_fast:
         steps = _sobol_steps(facts, num_labels, seed)
         fast: Columns = {}  # the replay worker steps both simulators
     else:

@@ -324,6 +324,21 @@ class TestDynamics:
             run.stop()
         assert counts == [(16 + 3 + 3, 16 + 3 + 3)] * 2
 
+    @pytest.mark.parametrize("level", ["sample", "trajectory"])
+    @pytest.mark.parametrize("slow", ["PointMass", "DriftPointMass"])
+    def test_time_and_the_observation_before_are_known_of_every_label(self, slow, level, tmp_path):
+        config = small(FAST, IDS.format(slow), level=level, store=str(tmp_path))
+        algorithm = config.copy(copy_frozen=False).build_algo()
+        algorithm.train()  # leaves labels without either
+        algorithm.stop()
+        algorithm = config.offset(inputs=("time", "prev_obs", "action")).build_algo()
+        algorithm.train()
+        inputs, _ = algorithm.estimator.trainer.buffer.train()
+        mode = algorithm.estimator.layout.resynchronises
+        algorithm.stop()
+        assert mode is (slow == "DriftPointMass")
+        assert set(inputs[:, 0].tolist()) <= set(range(1, 201))
+
     def test_replayed_trajectories_switch_the_mode_too_and_none_is_wasted(self):
         slow = IDS.format("DriftPointMass")
         algorithm = small(FAST, slow, level="trajectory", replay_fraction=0.1).build_algo()

@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
-from rllib_offset.columns import ACTION, STATE
+from rllib_offset.columns import ACTION, OBS, PREV_OBS, STATE, TIME
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult
 from rllib_offset.replay.worker import replay
 
@@ -30,4 +31,9 @@ def resynchronised(result: ReplayResult, fast_env: gym.Env[Any, Any]) -> ReplayR
     request = ReplayRequest(result.request.key, "steps", actions, states=states, fast=carried)
     fast = replay(request, fast_env).slow
     assert fast is not None  # a fast simulator that can be put anywhere answers everywhere
-    return replace(result, fast=fast | {ACTION: actions, STATE: states})
+    known = {ACTION: actions, STATE: states}
+    if TIME in result.fast:
+        known[TIME] = result.fast[TIME]
+    if PREV_OBS in result.fast:  # both start alike
+        known[PREV_OBS] = np.concatenate([result.fast[PREV_OBS][:1], result.slow[OBS][:-1]])
+    return replace(result, fast=fast | known)
