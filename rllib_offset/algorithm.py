@@ -189,6 +189,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         """Fit the predictor to the labels, and tell the schedule how wrong it was on them."""
         errors = self.estimator.add(labels)
         refits = self.schedule.plan(self.version).refits
+        refits |= self.schedule.fits_what_arrives and len(errors) > 0
         misses = self.estimator.latest_misses
         is_moved = self.schedule.observe(
             misses if self.schedule.reads_own_units else errors, self.estimator.latest_are_inside

@@ -13,7 +13,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_offset.a2c import CheckedKeysMixin, check_episodes_are_complete
 from rllib_offset.callbacks import OffsetCallback, beside
-from rllib_offset.columns import PREDICTOR_INPUTS, STATE
+from rllib_offset.columns import PREDICTOR_INPUTS, REWARD, STATE
 from rllib_offset.config_keys import check_keys
 from rllib_offset.correction import OffsetLayout, default_layout
 from rllib_offset.env_runner import OffsetEnvRunner
@@ -207,8 +207,10 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 and 20 at trajectory level.
             holdout_fraction: Share of the labels kept out of the fit, to measure its error.
             max_labels: Labels kept; beyond it the oldest are dropped.
-            clip_rewards: Whether corrected rewards are clipped to the slow rewards observed.
-            pessimism: Standard deviations of the ensemble subtracted from a corrected reward.
+            clip_rewards: Whether corrected rewards are clipped to the slow rewards observed; those
+                that follow from a corrected measurement are left as they are.
+            pessimism: Standard deviations of the ensemble subtracted from a corrected reward;
+                refused where the reward is no target.
         """
         return self._set(
             offset_inputs=_tuple(inputs),
@@ -309,11 +311,15 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
-        """Evaluate in the slow simulator, unless the user names another environment."""
+        """Evaluate in the slow simulator, unless the user names another environment.
+
+        An ``env_config`` alone changes that of the slow simulator, as RLlib's changes its own.
+        """
         config = super().get_evaluation_config_object()
-        if config is not None and "env" not in (self.evaluation_config or {}):
+        given = self.evaluation_config or {}
+        if config is not None and "env" not in given:
             config.env = self.slow_env
-            config.env_config = dict(self.slow_env_config)
+            config.env_config = {**self.slow_env_config, **given.get("env_config", {})}
             config.correct = False
         return config
 
@@ -376,7 +382,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         """Return an estimator with nothing learned yet.
 
         Raises:
-            ValueError: If the pair does not offer what the mode, or a name in the layout, needs.
+            ValueError: If the pair does not offer what the mode, or a name in the layout, needs, or
+                a setting would do nothing.
         """
         if residual and facts.level < 2:
             raise ValueError(
@@ -385,6 +392,12 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
                 "environments, or use offset_dynamics='same'"
             )
         layout = self.offset_layout(facts, residual=residual)
+        if self.offset_pessimism and REWARD not in layout.targets:
+            raise ValueError(
+                f"`offset_pessimism` lowers corrected rewards, got {self.offset_pessimism} with "
+                f"the targets {list(layout.targets)}; leave it out or set `offset_targets` to ones "
+                "with 'reward'"
+            )
         default_steps = 4 if self.resolved_label_level(facts) == "sample" else 20
         trainer = OffsetTrainer(
             layout.input_dim,

@@ -46,6 +46,7 @@ class LabelSchedule(ABC):
 
     is_frozen: bool = False
     reads_own_units: bool = False  # errors in the units of the targets, not in those of the offset
+    fits_what_arrives: bool = False  # also labels that come between two fits that are planned
     burst_labels: int = 0  # to buy at well-spread states when `observe` says labels are stale
 
     @abstractmethod
@@ -230,6 +231,7 @@ class LabelRounds(LabelSchedule):
     tolerance: float = 0.02
     probe_labels: int = 10
     reads_own_units: bool = field(default=True, init=False)
+    fits_what_arrives: bool = field(default=True, init=False)  # a round may be late
     is_frozen: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:

@@ -31,7 +31,8 @@ class SlowEvaluationMixin(Algorithm):
         self._ensure_slow_evaluation()
         results = dict(super().evaluate(parallel_train_future))
         truth = results.get(ENV_RUNNER_RESULTS, {})
-        self.ledger.num_eval_env_steps += int(truth.get(NUM_ENV_STEPS_SAMPLED, 0))
+        if self.evaluation_config.env == self.config.slow_env:  # another one costs nothing here
+            self.ledger.num_eval_env_steps += int(truth.get(NUM_ENV_STEPS_SAMPLED, 0))
         seeds = evaluation_seeds(self.config)
         if EPISODE_RETURN_MEAN not in truth or not seeds:
             return results

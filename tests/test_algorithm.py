@@ -237,6 +237,28 @@ def test_evaluation_without_settings_runs_in_the_slow_simulator():
     assert results["fidelity_gap"] == pytest.approx(promise - truth, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "slow_steps"),
+    [
+        pytest.param({}, 10 * 20, id="slow"),
+        pytest.param({"env_config": {"max_episode_steps": 7}}, 10 * 7, id="slow-otherwise"),
+        pytest.param({"env": FAST}, 0, id="not-slow"),
+    ],
+)
+def test_an_evaluation_of_ones_own_is_respected_and_booked_for_what_it_costs(
+    evaluation, slow_steps
+):
+    config = small(OffsetA2CConfig()).slow_simulator(env_config={**SHORT, "step_cost_s": 1e-6})
+    config.evaluation(evaluation_config={"explore": False, **evaluation})
+    algorithm = config.build_algo()
+    algorithm.evaluate()
+    seen, ledger = algorithm.evaluation_config, algorithm.ledger
+    algorithm.stop()
+    assert ledger.num_eval_env_steps == slow_steps
+    assert seen.env == evaluation.get("env", SLOW)
+    assert ("step_cost_s" in seen.env_config) is (seen.env == SLOW)
+
+
 def test_evaluation_returns_are_those_of_the_slow_simulator_on_fixed_seeds():
     algorithm = small(OffsetA2CConfig(), fast=SLOW).build_algo()
     first, second = algorithm.evaluate(), algorithm.evaluate()

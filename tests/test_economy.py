@@ -240,6 +240,14 @@ class TestLedger:
         assert bought(resumed, 3) == [400, 530, 530]
         resumed.stop()
 
+    def test_a_round_that_comes_late_is_fitted_as_it_comes(self):
+        config = small(max_replay_lag=1, rounds={"labels": 10, "interval": 2})
+        config.slow_simulator(num_replay_workers=1, num_cpus_per_replay_worker=0.25)
+        algorithm = config.build_algo()
+        results = [algorithm.train()["offset"] for _ in range(3)]
+        algorithm.stop()
+        assert [result.get("num_labels") for result in results] == [16, 16, 26]
+
     def test_no_label_is_bought_twice_where_states_repeat(self):
         grid = {"action": "discrete", "length": 4}
         config = small(GridEnv, GridEnv, config=grid, per_iteration=30)
@@ -414,6 +422,11 @@ class TestTrust:
         assert results[-1]["offset"]["is_frozen"] == 1.0
         counts = [r["slow"]["num_env_steps_lifetime"] for r in results]
         assert np.diff(counts)[-2:].tolist() in ([0, 2], [2, 0])
+
+    def test_pessimism_is_refused_where_no_reward_is_corrected(self):
+        config = small(OutcomeEnv, OutcomeEnv, config={}).offset(pessimism=1.0)
+        with pytest.raises(ValueError, match=r"got 1.0 with the targets \['measurement'\]"):
+            config.build_algo()
 
     def test_the_sample_level_is_refused_where_the_pair_lacks_it(self):
         config = small(CountingEnv, CountingEnv, config={}, level="sample")
