@@ -316,7 +316,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         An ``env_config`` alone changes that of the slow simulator, as RLlib's changes its own.
         """
         config = super().get_evaluation_config_object()
-        given = self.evaluation_config or {}
+        given: Any = self.evaluation_config or {}
         if config is not None and "env" not in given:
             config.env = self.slow_env
             config.env_config = {**self.slow_env_config, **given.get("env_config", {})}

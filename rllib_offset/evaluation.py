@@ -76,7 +76,8 @@ class Agent:
 
         try:
             config = self._config_for(env, env_config, settings)
-            config.num_envs_per_env_runner = 1 if renders else min(_MAX_LANES, episodes or 1)
+            one_by_one = renders or steps is not None  # how many are begun depends on the steps
+            config.num_envs_per_env_runner = 1 if one_by_one else min(_MAX_LANES, episodes or 1)
             if renders:
                 _register_rendered(config)
             config.callbacks_on_episode_end = keep
@@ -129,7 +130,7 @@ def _sample(
     if steps is None:
         runner.sample(num_episodes=episodes, explore=explores)
     elif hasattr(runner, "reference_returns"):  # ours: leaves no episode unfinished
-        runner.sample(num_timesteps=steps, explore=explores)
+        runner.sample_within(steps, episodes, explore=explores)
     else:
         while sum(len(episode.rewards) for episode in played) < steps and (
             episodes is None or len(played) < episodes

@@ -5,6 +5,7 @@ simulator in the slow one's place where it is the one examined.
 """
 
 import math
+import time
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -44,6 +45,8 @@ __all__ = ["check_pair", "problems_at_the_start"]
 AnyEnv = gym.Env[Any, Any]
 
 _SAME_DYNAMICS = 1e-6  # a drift of rounding errors is none
+_ENDLESS_STEPS = 10_000
+_LOOKS_FOR_AN_END_S = 10.0
 
 
 def check_pair(pair: EnvPair, *, seed: int = 0, steps: int = 20) -> PairReport:
@@ -130,6 +133,7 @@ class _Check:
         self._find_level(continues)
         self._compare_dynamics(slow, fast)
         self._check_outcome(steps)
+        self._look_for_an_end()
 
     def _claim(self, name: str, holds: bool | None, text: str) -> bool | None:
         self.claims.append(Claim(name, holds, text))
@@ -313,6 +317,27 @@ class _Check:
         else:
             text = f"observations diverge by {self.divergence:.2g}; states would tell why"
             self._claim("dynamics", None, text)
+
+    def _look_for_an_end(self) -> None:
+        """Report a fast simulator whose episodes do not end: only complete ones are trained on."""
+        env, end_s = self.envs["fast"], time.monotonic() + _LOOKS_FOR_AN_END_S
+        if env.spec is not None and env.spec.max_episode_steps is not None:
+            return
+        env.action_space.seed(self.seed)
+        is_over, steps = False, 0
+        try:
+            env.reset(seed=self.seed)
+            while not is_over and steps < _ENDLESS_STEPS and time.monotonic() < end_s:
+                *_, terminated, truncated, _ = env.step(env.action_space.sample())
+                is_over, steps = bool(terminated or truncated), steps + 1
+        except Exception:
+            return  # what a step raises is not told here
+        if not is_over:
+            text = (
+                f"no episode of random actions ended within {steps} steps, and training waits "
+                "for ends; give it `max_episode_steps` or wrap it in gymnasium.wrappers.TimeLimit"
+            )
+            self._claim("fast episodes", False if steps == _ENDLESS_STEPS else None, text)
 
     def _check_outcome(self, steps: dict[str, Columns]) -> None:
         offering = [name for name, env in self.envs.items() if _outcome(env) is not None]

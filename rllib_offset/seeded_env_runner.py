@@ -5,6 +5,7 @@ sequence, and global generators are left as they were found.  Hooks let a subcla
 each step; :mod:`rllib_offset.env_runner` corrects it.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -54,6 +55,10 @@ __all__ = [
 EVALUATION_SEED = (
     10_000  # episode k of an evaluation starts from this seed plus k, whatever is evaluated
 )
+
+_ENDLESS_TICKS = 50_000  # without any lane's end; twice the length of the longest Atari games
+
+logger = logging.getLogger(__name__)
 
 
 class SeededEnvRunner(SingleAgentEnvRunner):
@@ -135,6 +140,12 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         self.metrics.log_value(metrics.SAMPLING_TIME_S, sampling_s, window=1)
         return episodes
 
+    def sample_within(
+        self, num_timesteps: int, num_episodes: int | None, *, explore: bool
+    ) -> list[SingleAgentEpisode]:
+        """Sample complete episodes until either limit is reached; RLlib takes only one of them."""
+        return self._sample(num_timesteps=num_timesteps, num_episodes=num_episodes, explore=explore)
+
     # --- hooks ---
 
     def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
@@ -199,17 +210,20 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         explore: bool,
         random_actions: bool = False,
     ) -> Iterator[list[Trajectory]]:
-        """Run episodes until enough have been started; yield those that ended at the same tick."""
+        """Run episodes until enough have been started; yield those that ended at the same tick.
+
+        Enough is whichever limit is reached first.
+        """
+        most_steps = math.inf if num_timesteps is None else num_timesteps
         env, lanes = self.env, Lanes(self.num_envs)
         recorder = Recorder(self.num_envs, self._horizon or 128)
         width = spaces.flatdim(env.single_observation_space)
         obs: NDArray[Any] = np.zeros((self.num_envs, width), np.float32)
-        fast_obs, num_steps, tick = obs.copy(), 0, 0
+        fast_obs, num_steps, tick, last_end = obs.copy(), 0, 0, 0
         while True:
-            if num_episodes is not None:
-                wanted = num_episodes - lanes.num_started
-            else:
-                wanted = self.num_envs if num_steps < (num_timesteps or 0) else 0
+            wanted = self.num_envs if num_episodes is None else num_episodes - lanes.num_started
+            if num_steps >= most_steps:
+                wanted = 0
             if wanted and lanes.num_running < self.num_envs:
                 starting = lanes.start(wanted, tick, seeds)
                 where = np.flatnonzero(starting)
@@ -241,7 +255,10 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             tick += 1
             obs, fast_obs = seen[OBS].copy(), raw_obs.copy()
             ended = lanes.running & (seen[TERMINATED] | truncated)
+            if tick - last_end == _ENDLESS_TICKS:
+                _warn_of_endless_episodes(self.config.env)
             if np.count_nonzero(ended):  # `any` costs ten times as much
+                last_end = tick
                 yield [
                     recorder.trajectory(
                         terminated=bool(seen[TERMINATED][episode["lane"]]),
@@ -355,6 +372,15 @@ def seeded_torch(seed: int) -> Iterator[None]:
         gpu_is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         (torch.manual_seed if gpu_is_used else torch.default_generator.manual_seed)(seed)
         yield
+
+
+def _warn_of_endless_episodes(env: Any) -> None:
+    logger.warning(
+        "no episode of %s has ended within %d steps, and only complete ones are trained on; end "
+        "them, e.g. with `max_episode_steps` in `env_config` or gymnasium.wrappers.TimeLimit",
+        env,
+        _ENDLESS_TICKS,
+    )
 
 
 def _time_limit(env: Any) -> int | None:

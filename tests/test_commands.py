@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from rllib_offset import cli
 from rllib_offset.commands.example import find_examples
+from rllib_offset.envs.point_mass import PointMassVectorEnv
 from rllib_offset.evaluation import find_checkpoint
 from rllib_offset.played_episodes import PlayedEpisode, write_frames, write_steps
 from rllib_offset.user_errors import UserError
@@ -281,6 +282,24 @@ class TestEvaluate:
         result = run("evaluate", str(checkpoint), "--env", REWARD_OFFSET, "--steps", "150")
         assert result.exit_code == 0, result.output
         assert "over 2 episodes, 200 steps" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("episodes", "steps", "played"), [("2", "100000", 2), ("10", "150", 2), ("3", "50", 1)]
+    )
+    def test_the_first_limit_that_is_reached_ends_it(self, checkpoint, episodes, steps, played):
+        taken = []
+        step = PointMassVectorEnv.step
+
+        def counted(env, actions):
+            taken.append(len(actions))
+            return step(env, actions)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PointMassVectorEnv, "step", counted)
+            result = run("evaluate", str(checkpoint), "--episodes", episodes, "--steps", steps)
+        assert result.exit_code == 0, result.output
+        assert f"over {played} episodes, {100 * played} steps" in result.stdout
+        assert sum(taken) == 100 * played
 
     def test_the_slow_simulator_may_cost_more_when_compared(self, checkpoint):
         short = ("--episodes", "2", "--env-config", "{step_cost_s: 0.01}")

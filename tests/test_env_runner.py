@@ -77,6 +77,16 @@ def bits(episodes: list[Any]) -> list[bytes]:
     return [np.asarray(array).tobytes() for arrays_ in arrays for array in arrays_]
 
 
+def test_episodes_that_do_not_end_are_told_of_once(monkeypatch, caplog):
+    monkeypatch.setattr("rllib_offset.seeded_env_runner._ENDLESS_TICKS", 30)
+    make_runner(configured(envs.CountingEnv, {"length": 29})).sample(num_timesteps=300)
+    assert "has ended" not in caplog.text
+    make_runner(configured(envs.CountingEnv, {"length": 100})).sample(num_episodes=4)
+    (told,) = (message for message in caplog.messages if "has ended" in message)
+    assert "within 30 steps" in told
+    assert "`max_episode_steps`" in told
+
+
 # --- replay ---
 
 

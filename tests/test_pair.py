@@ -177,6 +177,14 @@ def test_every_kind_of_action_can_be_checked(action):
     assert report.level == 2
 
 
+def test_a_fast_simulator_that_never_ends_an_episode_is_reported(monkeypatch):
+    monkeypatch.setattr("rllib_offset.pair_check._ENDLESS_STEPS", 500)
+    report = pair(fast_config={"length": 10**9}).check(steps=5)
+    assert claim(report, "fast episodes").holds is False
+    assert "`max_episode_steps`" in claim(report, "fast episodes").text
+    assert not any(claim.name == "fast episodes" for claim in pair().check(steps=5).claims)
+
+
 def test_other_dynamics_show_as_divergence():
     report = pair(slow_config={"gain": 0.5}).check(steps=10)
     assert report.dynamics == "different"
