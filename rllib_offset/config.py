@@ -25,6 +25,7 @@ from rllib_offset.fidelity import (
     ReplayFraction,
     StepTrickle,
 )
+from rllib_offset.folder_checks import absolute_folder
 from rllib_offset.measurements import NO_READER, MeasurementReader
 from rllib_offset.offset_trainer import OffsetTrainer
 from rllib_offset.pair import EnvPair, EnvSpec
@@ -281,7 +282,7 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
         """
         return self._set(
             label_level=level,
-            label_store=store,
+            label_store=absolute_folder(store) if isinstance(store, str) else store,
             initial_labels=initial,
             labels_per_iteration=per_iteration,
             replay_fraction=replay_fraction,
@@ -437,6 +438,8 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             self._value_error(
                 "no slow simulator; set `slow_env`, in Python `.slow_simulator(env=...)`"
             )
+        if self.label_store is not None:  # before Tune goes to the folder of a trial
+            self.label_store = absolute_folder(self.label_store)
         check_lanes(self.num_envs_per_replay_worker, self.num_replay_workers)
         if self.evaluation_parallel_to_training:
             self._value_error(

@@ -12,7 +12,7 @@ import typer
 
 from rllib_offset.checkpoint_checks import check_checkpoint
 from rllib_offset.config_keys import check_config_keys, check_name, translate_keys
-from rllib_offset.folder_checks import check_writable
+from rllib_offset.folder_checks import absolute_folder, check_writable
 from rllib_offset.ray_version import check_ray_version
 from rllib_offset.user_errors import UserError, one_line
 
@@ -47,7 +47,10 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
 
     algorithm = _algorithm_class(name, spec["run"])
     try:
-        spec["config"] = with_samplers(translate_keys(spec["config"]))
+        config = translate_keys(spec["config"])
+        if "label_store" in config:
+            config["label_store"] = _with_absolute_folders(config["label_store"])
+        spec["config"] = with_samplers(config)
     except ValueError as error:
         raise UserError(f"experiment {name!r}: {error}") from error
     _apply_observation_filter(spec["config"])
@@ -136,6 +139,15 @@ def with_samplers(value: Any) -> Any:
             except (TypeError, ValueError) as error:
                 raise UserError(f"`{name}: {arguments}`: {one_line(error)}") from None
     return {key: with_samplers(item) for key, item in value.items()}
+
+
+def _with_absolute_folders(value: Any) -> Any:
+    """Make a folder absolute, or each of those that a search will try."""
+    if isinstance(value, dict):
+        return {key: _with_absolute_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_absolute_folders(item) for item in value]
+    return absolute_folder(value) if isinstance(value, str) else value
 
 
 def _apply_observation_filter(config: dict[str, Any]) -> None:

@@ -1,10 +1,20 @@
-"""Whether a folder can be written, found out before anything is started."""
+"""Folders as the user names them: where they are, and whether they can be written."""
 
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-__all__ = ["check_writable"]
+__all__ = ["absolute_folder", "check_writable"]
+
+
+def absolute_folder(folder: str) -> str:
+    """Return the same folder as every process finds it, whatever it works in; a URI stays as it is.
+
+    Example:
+        >>> absolute_folder("/data/labels"), absolute_folder("s3://bucket/labels")
+        ('/data/labels', 's3://bucket/labels')
+    """
+    return folder if "://" in folder else str(Path(folder).expanduser().absolute())
 
 
 def check_writable(folder: str, setting: str) -> None:
@@ -21,7 +31,7 @@ def check_writable(folder: str, setting: str) -> None:
     """
     if "://" in folder:
         return
-    path = Path(folder).expanduser().absolute()
+    path = Path(absolute_folder(folder))
     made = [part for part in (path, *path.parents) if not part.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)

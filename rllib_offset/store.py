@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rllib_offset.columns import Columns, concat_columns
+from rllib_offset.folder_checks import absolute_folder
 from rllib_offset.label_index import LabelIndex
 from rllib_offset.segment_reader import SegmentReader
 from rllib_offset.tables import (
@@ -79,6 +80,10 @@ class StoreLocation:
     description: str = "{}"
     filesystem: Any = None
     store_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.filesystem is None:  # workers may work in another folder
+            object.__setattr__(self, "path", absolute_folder(self.path))
 
 
 class LabelStore:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from rllib_offset.columns import Columns
+from rllib_offset.folder_checks import absolute_folder
 
 __all__ = [
     "ROWS_PER_GROUP",
@@ -46,7 +46,7 @@ def open_filesystem(path: str, filesystem: Any = None) -> tuple[Any, str]:
     if filesystem is not None:
         return filesystem, path.rstrip("/")
     if "://" not in path:
-        return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+        return fs.LocalFileSystem(), absolute_folder(path)
     try:
         found, inside = fs.FileSystem.from_uri(path)
     except (pa.ArrowException, OSError) as error:

@@ -379,6 +379,19 @@ def test_samplers_can_be_written_in_a_file():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("written", ["labels", {"grid_search": ["labels"]}], ids=["one", "search"])
+def test_a_label_store_in_a_file_is_in_the_folder_that_the_command_was_given_in(
+    tmp_path, monkeypatch, written
+):
+    monkeypatch.chdir(tmp_path)
+    spec = {"run": "OffsetA2C", "config": {"env": "CartPole-v1", "slow_env": "CartPole-v1"}}
+    spec["config"]["label_store"] = written
+    prepare_experiment("x", spec)
+    here = str(tmp_path / "labels")
+    assert spec["config"]["label_store"] in (here, {"grid_search": [here]})
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_mistaken_sampler_is_refused():
     spec = {"run": "PPO", "config": {"lr": {"loguniform": [1e-4, 1e-2, 3, 4, 5]}}}
     with pytest.raises(UserError, match="loguniform"):

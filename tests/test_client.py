@@ -1,8 +1,12 @@
 """What was asked for early arrives once, and as it would have arrived later."""
 
+from dataclasses import replace
+
 import pytest
 
 from rllib_offset.replay.client import SlowReplay
+from rllib_offset.store import LabelStore, StoreLocation
+from rllib_offset.store_report import verify
 from tests.test_coordinator import PAIR, assert_as_by_hand, trajectory
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -42,6 +46,22 @@ def test_what_has_arrived_and_was_not_handed_out_is_outstanding(client):
         assert {request.key for request in client.outstanding()} >= {(1, 0)}
     assert_as_by_hand(client.gather(1)[:1], [trajectory(1, 0)])
     assert (1, 0) not in {request.key for request in client.outstanding()}
+
+
+def test_workers_keep_labels_where_the_driver_does_though_they_work_elsewhere(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    labels = StoreLocation("labels", "0f1e")
+    client = SlowReplay(PAIR, num_workers=1, num_cpus_per_worker=0.25, labels=labels)
+    try:
+        client.submit([trajectory(1, 0)])
+        (bought,) = client.gather(1)
+        (known,) = client.known_labels()
+    finally:
+        client.shutdown()
+    assert len(known.index) == bought.num_steps == 5
+    assert verify(LabelStore(replace(labels, path=str(tmp_path / "labels")))).num_rows == 5
 
 
 def test_a_coordinator_that_dies_meanwhile_is_asked_again(tmp_path):

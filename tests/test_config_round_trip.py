@@ -98,3 +98,14 @@ def test_callbacks_of_the_user_stand_beside_ours(cls, ours):
     assert cls().callbacks(Mine).callbacks_class == [ours, Mine]
     assert cls().callbacks([ours, Mine]).callbacks_class == [ours, Mine]
     assert cls().callbacks(ours).callbacks_class is ours
+
+
+def test_a_label_store_is_where_it_was_named_whatever_folder_tune_works_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path / "labels")
+    config = configured(OffsetA2CConfig).labels(store="labels")
+    assert config.to_dict()["label_store"] == here
+    config.label_store = "labels"  # as from a dict
+    config.validate()
+    assert config.label_store == here
+    assert config.labels(store="s3://bucket/labels").label_store == "s3://bucket/labels"

@@ -10,7 +10,7 @@ import rllib_offset
 PACKAGE = Path(rllib_offset.__file__).parent
 
 FLOORS = (
-    {"columns", "config_keys", "errors", "metrics", "old_spellings", "ray_version"}
+    {"columns", "config_keys", "errors", "folder_checks", "metrics", "old_spellings", "ray_version"}
     | {"row_statistics", "state_file", "timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
     | {"fingerprint", "label_index", "measurements", "results", "segment_reader", "store_report"}
@@ -52,7 +52,6 @@ FLOORS = (
         "experiment_checks",
         "experiment_storage",
         "experiments",
-        "folder_checks",
         "interruption",
         "launch",
         "page_figure",
