@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import time
@@ -8,10 +9,11 @@ import pytest
 
 from rllib_offset.columns import MEASUREMENT, TIME
 from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.fingerprint import label_location
 from rllib_offset.pair import EnvPair
 from rllib_offset.replay.coordinator import ReplayCoordinator
 from rllib_offset.replay.requests import ReplayRequest
-from rllib_offset.replay.worker import replay
+from rllib_offset.replay.worker import ReplayWorker, replay
 from tests import envs
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -182,6 +184,33 @@ def test_a_step_that_kills_the_process_costs_no_other_step(coordinate, tmp_path)
     assert "the process died" in single.error
     assert (lost.slow, lost.fast, lost.num_steps) == (None, {}, 0)
     assert client.stats()["num_lost"] == 2
+
+
+class LateDeaths:
+    """Workers that die between their last row and their answer."""
+
+    num_workers = 0
+
+    def __init__(self, pair, num_workers, options):
+        self.worker, self.num_replays = ReplayWorker(pair, options.labels), 0
+
+    async def until_ready(self, slot):
+        pass
+
+    async def replay(self, slot, request, run):
+        self.num_replays += 1
+        self.worker.replay(request, run, "p")
+        return None, "p", "the process died"
+
+
+def test_what_a_worker_finished_before_it_died_is_not_bought_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("rllib_offset.replay.coordinator.WorkerPool", LateDeaths)
+    labels = label_location(PAIR, str(tmp_path))
+    coordinator = ReplayCoordinator(PAIR, 0, labels=labels, recovers=True)
+    result = asyncio.run(coordinator._replay(0, trajectory(1, 0)))
+    assert_as_by_hand([result], [trajectory(1, 0)])
+    assert (result.num_steps, result.num_wasted, result.error) == (5, 0, None)
+    assert coordinator._workers.num_replays == 1
 
 
 def test_starting_up_does_not_count_against_the_time_limit(coordinate):

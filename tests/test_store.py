@@ -584,3 +584,26 @@ TestStoreAndBuffer.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_an_attempt_that_died_after_its_last_row_lacks_nothing(location, request_):
+    labels = KnownLabels(location)
+    bought(labels, request_)
+    assert labels.bought(request_, "p").error is None
+    assert labels.bought(request_, "q").error == "it was interrupted"
+
+
+def test_a_whole_attempt_is_learned_from_and_not_the_one_that_broke_off_before(location, tmp_path):
+    labels = KnownLabels(location)
+    (tmp_path / "flag").touch()
+    faulty = envs.FaultyEnv({"flag": str(tmp_path / "flag"), "at_step": 2, "how": "raise"})
+    bought(labels, trajectory(1, 0), env=faulty, purchase="broken")
+    faulty.config["at_step"] = 4
+    bought(labels, trajectory(1, 0), env=faulty, purchase="longer")
+    (found,) = labels.load_all()
+    assert len(found.index) == 4
+    whole = bought(labels, trajectory(1, 0), purchase="whole")
+    (found,) = labels.load_all()
+    assert_same_answer(found, whole)
+    assert found.error is None

@@ -265,8 +265,9 @@ class ReplayCoordinator:
         """Replay once; return the result and whether the worker had to be replaced."""
         part, purchase, death = await self._workers.replay(slot, request, self._run)
         if part is None:
+            error = f"{death} ({request.whence()}; replay {request.key})"
             part = await self._in_thread(self._bought, request, purchase)
-            return replace(part, error=f"{death} ({request.whence()}; replay {request.key})"), True
+            return part if part.error is None else replace(part, error=error), True
         if part.unstored:
             assert self._labels is not None
             part = await self._in_thread(self._labels.append_late, part, run=self._run)
@@ -286,4 +287,6 @@ class ReplayCoordinator:
         return await self._in_thread(self._labels.lookup_latest, request, self._run)
 
     def _bought(self, request: ReplayRequest, purchase: str) -> ReplayResult:
-        return nothing(request) if self._labels is None else self._labels.bought(request, purchase)
+        if self._labels is None:
+            return nothing(request, "nothing is kept")
+        return self._labels.bought(request, purchase)

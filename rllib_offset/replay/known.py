@@ -1,6 +1,7 @@
 """The label store, asked by request: what was bought once is never bought again."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 _WRITING_MAY_COST = 0.05  # of the simulator's time
 _IS_PRECIOUS_S = 1.0  # what took longer waits for the device to hold it
 _COMPACT_EVERY = 256  # lookups
+_INTERRUPTED = "it was interrupted"
 _DYING_TAKES_S = 5.0  # at most, until the system has ended a process
 
 
@@ -139,11 +141,11 @@ class KnownLabels:
             sim_time_s=float(sum(part[SECONDS].sum() for part in own)),
             num_steps=paid,
             num_reused=0 if is_bought else len(found[STEP]),
-            error=None if complete else "it was interrupted",
+            error=None if complete else _INTERRUPTED,
         )
 
     def bought(self, request: ReplayRequest, purchase: str) -> ReplayResult:
-        """Return what an attempt wrote before its process died."""
+        """Return what an attempt wrote before its process died; an error says that rows lack."""
         if self.attempts is not None:
             end_s = time.monotonic() + _DYING_TAKES_S
             while self.attempts.is_held(purchase) and time.monotonic() < end_s:
@@ -161,16 +163,21 @@ class KnownLabels:
                 parts.append(mine)
         parts = [part for part in parts if len(part[STEP])]
         if not parts:
-            return nothing(request)
+            return nothing(request, _INTERRUPTED)
         found = stack_columns(parts)
+        is_single = request.kind == "steps"
+        is_whole = len(parts) == len(request) if is_single else bool(found[IS_END].any())
         return replace(
             answer_from(request, found),
             sim_time_s=float(found[SECONDS].sum()),
             num_steps=len(found[STEP]),
+            error=None if is_whole else _INTERRUPTED,
         )
 
     def load_all(self, *, except_run: str | None = None) -> list[ReplayResult]:
         """Return every label, one answer per trajectory and one for the steps of each attempt.
+
+        Of attempts at one trajectory a whole one is taken, or else the longest.
 
         Args:
             except_run: Leave out what this run bought; its checkpoint knows it already.
@@ -182,8 +189,8 @@ class KnownLabels:
                     key = (str(part[PURCHASE][0]), str(part[KIND][0]))
                     attempts.setdefault(key, []).append(part)
         results, seen = [], set[str]()
-        for parts in attempts.values():
-            rows = sorted_rows(stack_columns(parts))
+        found = [sorted_rows(stack_columns(parts)) for parts in attempts.values()]
+        for rows in sorted(found, key=_whole_ones_first):
             fresh = ~np.isin(rows[IDENTITY], list(seen))
             seen |= set(rows[IDENTITY].tolist())
             if fresh.any():
@@ -306,3 +313,7 @@ class LabelWriter:
         answer = replace(answer, purchase=self._purchase)
         is_stored = self._error is None and self._labels.store.is_same_folder
         return answer if is_stored or answer.slow is None else replace(answer, unstored=(answer,))
+
+
+def _whole_ones_first(rows: Columns) -> float:
+    return -math.inf if rows[IS_END].any() else -len(rows[STEP])
