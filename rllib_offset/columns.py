@@ -23,6 +23,7 @@ __all__ = [
     "Columns",
     "concat_columns",
     "slice_columns",
+    "stack_columns",
 ]
 
 Columns = dict[str, NDArray[Any]]
@@ -56,3 +57,20 @@ def concat_columns(parts: list[Columns]) -> Columns:
         parts = [{VALID: np.ones(len(next(iter(part.values()))), bool)} | part for part in parts]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def stack_columns(parts: list[Columns]) -> Columns:
+    """Join columns along the steps, whoever has them; where a part has none, NaN, 0 or valid."""
+    like = {name: column for part in parts for name, column in part.items()}
+    return {
+        name: np.concatenate(
+            [part[name] if name in part else _blank(part, like[name]) for part in parts]
+        )
+        for name in like
+    }
+
+
+def _blank(part: Columns, like: NDArray[Any]) -> NDArray[Any]:
+    num_rows = len(next(iter(part.values())))
+    nothing = np.nan if like.dtype.kind == "f" else like.dtype.kind == "b"
+    return np.full((num_rows, *like.shape[1:]), nothing, dtype=like.dtype)

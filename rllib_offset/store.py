@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from rllib_offset.columns import Columns, concat_columns
+from rllib_offset.columns import Columns, stack_columns
 from rllib_offset.folder_checks import absolute_folder
 from rllib_offset.label_index import LabelIndex
 from rllib_offset.segment_reader import SegmentReader
@@ -176,7 +176,7 @@ class LabelStore:
             if gone:
                 self._look_again(gone)
                 return self.find(identity)
-            return concat_columns(parts) if parts else None
+            return stack_columns(parts) if parts else None
 
     def refresh(self) -> None:
         """Take note of segments that others have written."""

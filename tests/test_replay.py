@@ -142,6 +142,18 @@ def test_an_invalid_result_is_marked_and_a_missing_measurement_is_nan(is_silent)
     assert np.isnan(slow[MEASUREMENT][1, 0]) == is_silent
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_row_without_a_measurement_beside_one_that_has_it_is_invalid_also_alone(number):
+    silent = envs.ReadableEnv  # tells neither a measurement nor that its step is invalid
+    fast = {MEASUREMENT: np.zeros((number, 1))}
+    assert not replay(trajectory(number, fast=fast), silent()).slow[VALID].any()
+    assert replay(trajectory(number), silent()).slow[VALID].all()
+    request = steps([[0.0, 0]] * number)
+    stepped = replay(request, envs.StatefulEnv(), envs.OutcomeEnv())
+    assert not stepped.slow[VALID].any()
+    assert stepped.fast[VALID].all()
+
+
 def test_a_simulator_that_writes_into_its_action_does_not_change_the_request():
     request = trajectory()
     request.actions.flags.writeable = False  # as Ray hands arrays over

@@ -607,3 +607,21 @@ def test_a_whole_attempt_is_learned_from_and_not_the_one_that_broke_off_before(l
     (found,) = labels.load_all()
     assert_same_answer(found, whole)
     assert found.error is None
+
+
+class ForgettingEnv(envs.OutcomeEnv):
+    """Measures nothing in its second step, and does not say so."""
+
+    def _info(self):
+        return {} if self.count == 2 else {"measurement": np.array([self.position])}
+
+
+def test_a_row_without_its_measurement_hides_no_other_however_it_was_written(location):
+    labels, request = KnownLabels(location), trajectory(1, 0)
+    writer = LabelWriter(labels, run="a", purchase="p")
+    writer.is_due = lambda unwritten_s: True
+    replay(request, ForgettingEnv(), None, writer)
+    labels.store.refresh()
+    for found in (labels.lookup(request, run="b"), labels.load_all()[0]):
+        assert np.isnan(found.slow[MEASUREMENT][:, 0]).tolist() == [False, True, *[False] * 3]
+        assert found.slow[VALID].tolist() == [True, False, True, True, True]

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from rllib_offset.columns import Columns, slice_columns
+from rllib_offset.columns import Columns, slice_columns, stack_columns
 from rllib_offset.replay.attempts import About, Attempt, Attempts
-from rllib_offset.replay.requests import ReplayRequest, ReplayResult, nothing, stack_columns
+from rllib_offset.replay.requests import ReplayRequest, ReplayResult, nothing
 from rllib_offset.replay.rows import (
     KEY,
     answer_from,

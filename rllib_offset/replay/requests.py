@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_offset.columns import VALID, Columns, slice_columns
+from rllib_offset.columns import VALID, Columns, slice_columns, stack_columns
 
 __all__ = [
     "Key",
@@ -16,7 +16,6 @@ __all__ = [
     "merge_results",
     "missing_rows",
     "nothing",
-    "stack_columns",
     "steps_per_call",
     "valid_rows",
 ]
@@ -188,22 +187,6 @@ def _join_rows(first: ReplayResult, second: ReplayResult) -> ReplayResult:
         index=index[order],
         error=None if is_complete else second.error or first.error,
     )
-
-
-def stack_columns(parts: list[Columns]) -> Columns:
-    """Join columns along the steps; rows without a measurement get NaN where others have one."""
-    like = {name: column for part in parts for name, column in part.items()}
-    return {
-        name: np.concatenate(
-            [part[name] if name in part else _blank(part, like[name]) for part in parts]
-        )
-        for name in like
-    }
-
-
-def _blank(part: Columns, like: NDArray[Any]) -> NDArray[Any]:
-    num_rows = len(next(iter(part.values())))
-    return np.full((num_rows, *like.shape[1:]), np.nan, dtype=like.dtype)
 
 
 def steps_per_call(steps: int, workers: int) -> int:

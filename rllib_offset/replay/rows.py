@@ -9,6 +9,7 @@ import numpy as np
 
 from rllib_offset.columns import Columns, slice_columns
 from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult, nothing
+from rllib_offset.replay.simulator import mark_valid
 from rllib_offset.store import IDENTITY, IS_END, KIND, PURCHASE, RUN, SECONDS, STEP
 
 __all__ = [
@@ -133,7 +134,7 @@ def answer_from(request: ReplayRequest, rows: Columns) -> ReplayResult:
     fast = _named("fast.", rows) if not request.fast else slice_columns(request.fast, index)
     return replace(
         nothing(request),
-        slow=_named("slow.", rows),
+        slow=mark_valid(_named("slow.", rows)),  # rows written apart may lack a measurement
         fast=fast,
         index=index,
         purchase=str(rows[PURCHASE][0]),

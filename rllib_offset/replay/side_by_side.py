@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_offset.columns import Columns, slice_columns
+from rllib_offset.columns import MEASUREMENT, Columns, slice_columns
 from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.pair import AnyVectorEnv
 from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
@@ -181,7 +181,8 @@ class _Lane(RowKeeper):
     def _result(self, first: int) -> ReplayResult:
         index, slow = np.arange(first, self._num_rows), None
         if len(index):
-            slow = mark_valid(self._rows.of(self.number, first, self._num_rows))
+            rows = self._rows.of(self.number, first, self._num_rows)
+            slow = mark_valid(rows, is_measured=MEASUREMENT in self.request.fast)
         return ReplayResult(
             request=self.request,
             slow=slow,

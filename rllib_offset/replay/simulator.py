@@ -204,8 +204,15 @@ def check_like(row: Row, other: Row) -> None:
             )
 
 
-def mark_valid(columns: Columns) -> Columns:
-    """Mark rows with a number that is not finite as invalid, those of no measurement included."""
+def mark_valid(columns: Columns, *, is_measured: bool = False) -> Columns:
+    """Mark rows with a number that is not finite as invalid, those of no measurement included.
+
+    Args:
+        columns: Of one simulator.
+        is_measured: The other one measured: rows without any measurement are invalid as well.
+    """
+    if is_measured and MEASUREMENT not in columns:
+        columns = columns | {VALID: np.zeros_like(columns[VALID])}
     results = [columns[name] for name in (OBS, REWARD, MEASUREMENT) if name in columns]
     is_finite = [np.isfinite(column.reshape(len(column), -1)).all(axis=1) for column in results]
     return columns | {VALID: np.logical_and.reduce([columns[VALID], *is_finite])}

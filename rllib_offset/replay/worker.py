@@ -24,6 +24,7 @@ from rllib_offset.columns import (
     slice_columns,
 )
 from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.measurements import MeasurementReader
 from rllib_offset.pair import AnyVectorEnv, EnvPair
 from rllib_offset.replay.global_rng import preserved_global_rng, seed_of
 from rllib_offset.replay.known import KnownLabels, LabelWriter
@@ -196,7 +197,8 @@ def replay(
         slow = Simulator("slow", slow_env, sigterm, step_timeout_s, holds=True)
         fast = None if fast_env is None else Simulator("fast", fast_env, sigterm)
         together = None if lanes is None else SimulatorLanes(lanes, sigterm)
-        log = _Log(request, together or slow, sigterm, writer, on_error)
+        is_explained = fast is not None and MeasurementReader.of(fast.env).outcome is not None
+        log = _Log(request, together or slow, sigterm, writer, on_error, is_explained=is_explained)
         try:
             with preserved_global_rng(seed_of(request)):
                 if together is None:
@@ -220,8 +222,11 @@ class _Log(RowKeeper):
         sigterm: Termination,
         writer: LabelWriter | None,
         on_error: Callable[[SlowSimulatorError], Any] | None,
+        *,
+        is_explained: bool,
     ) -> None:
         super().__init__(writer)
+        self._is_explained = is_explained  # what is measured, by the fast simulator's `outcome`
         self.request = request
         self.index: list[int] = []
         self.slow: list[Row] = []
@@ -265,11 +270,15 @@ class _Log(RowKeeper):
 
     def _result(self, first: int) -> ReplayResult:
         index = np.array(self.index[first:], dtype=np.int64)
+        slow, fast = self.slow[first:], self.fast[first:]
+        is_measured = MEASUREMENT in self.request.fast or (
+            self._is_explained and any(MEASUREMENT in row for row in (*slow, *fast))
+        )
         return ReplayResult(
             request=self.request,
-            slow=_columns(self.slow[first:]) if len(index) else None,
+            slow=_columns(slow, is_measured) if len(index) else None,
             fast=(
-                _columns(self.fast[first:])
+                _columns(fast, is_measured)
                 if len(index) and self.fast
                 else slice_columns(self.request.fast, index)
             ),
@@ -390,13 +399,14 @@ def _step_from(simulator: Simulator, state: NDArray[np.float64], action: NDArray
     return row | {STATE: np.array(state, np.float64), ACTION: np.array(action)}
 
 
-def _columns(rows: list[Row]) -> Columns:
+def _columns(rows: list[Row], is_measured: bool) -> Columns:
     """Stack rows; one without the measurement that others have is invalid."""
     measured = next((row[MEASUREMENT] for row in rows if MEASUREMENT in row), None)
     if measured is not None:
         blank = np.full_like(measured, np.nan)
         rows = [{MEASUREMENT: blank} | row for row in rows]
-    return mark_valid({name: _stacked([row[name] for row in rows]) for name in rows[0]})
+    columns = {name: _stacked([row[name] for row in rows]) for name in rows[0]}
+    return mark_valid(columns, is_measured=is_measured)
 
 
 def _stacked(values: list[Any]) -> NDArray[Any]:
