@@ -276,7 +276,9 @@ class OffsetConfigMixin(CheckedKeysMixin, AlgorithmConfig):
             rounds: Buy labels in rounds in place of a few per iteration, until the error on a
                 round's fresh labels is small: arguments of
                 :class:`~rllib_offset.fidelity.LabelRounds`; ``None`` buys no rounds.  Sample level.
-            max_slow_steps: Hard limit on the slow steps bought for labels; ``None`` for none.
+            max_slow_steps: Limit on the slow steps asked for as labels; ``None`` for none. Retries
+                come on top: a replay that fails may cost up to ``max_replay_retries`` times as many
+                steps again, which count as bought before anything more is asked for.
             exploitation_threshold: Share of the corrections outside of the labelled region above
                 which a run that buys no labels warns of exploitation.
         """

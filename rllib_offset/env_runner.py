@@ -50,7 +50,8 @@ class OffsetBroadcast:
         steps_per_request: Steps that travel to a replay worker together.
         held_labels: Sorted hashes of the single steps labelled already, which are not asked for
             again.
-        max_slow_steps: Slow steps this iteration may buy, all runners together.
+        max_slow_steps: Slow steps that may be asked for until the next broadcast, in however many
+            samples, all runners together.
         request_kind: How a trajectory is replayed: ``"trajectory"`` or ``"resync"``.
         records_states: Whether trajectories carry the fast simulator's states, so that the two
             simulators' dynamics can be compared.
@@ -80,6 +81,7 @@ class OffsetEnvRunner(SeededEnvRunner):
     offset: OffsetBroadcast | None = None
     _correction: OffsetCorrection | None = None
     _records_states = False
+    _allowance: int | None = None  # slow steps that may still be asked for until the next broadcast
 
     @override(SeededEnvRunner)
     def make_env(self) -> None:
@@ -93,6 +95,8 @@ class OffsetEnvRunner(SeededEnvRunner):
     def set_offset(self, offset: OffsetBroadcast) -> int:
         """Take over a broadcast; returns its version."""
         self.offset = offset
+        limit = offset.max_slow_steps
+        self._allowance = None if limit is None else self._share(limit)
         if self.config.correct:
             self._correction = offset.correction
             needs_state = offset.correction.layout.needs_state
@@ -198,14 +202,13 @@ class OffsetEnvRunner(SeededEnvRunner):
         self._picker = StepPicker.none()
         self._phase = float(rng.random())
         self._outside = OutsideCounter()
-        self._allowance: int | None = None
         offset = self.offset
         if offset is None or not self.may_ask_for_labels:
             return
-        if offset.max_slow_steps is not None:
-            self._allowance = self._share(offset.max_slow_steps)
         if num_timesteps and offset.num_step_labels:
             quota = self._share(offset.num_step_labels)
+            if self._allowance is not None:
+                quota = min(quota, self._allowance)
             if offset.choice == "ends":
                 self._picker = EndPicker(rng, quota)
                 return

@@ -1,6 +1,7 @@
 """The sampler: seeded, replayable, complete episodes, corrected while they are sampled.  No Ray."""
 
 import random
+from dataclasses import replace as replaced
 from types import SimpleNamespace
 from typing import Any
 
@@ -501,3 +502,17 @@ def test_evaluation_asks_for_nothing(monkeypatch, num_step_labels):
     )
     runner.sample(num_episodes=5)
     assert not queue.requests
+
+
+@pytest.mark.parametrize(
+    "plan", [{"replay_fraction": 1.0}, {"num_step_labels": 21}], ids=["trajectory", "sample"]
+)
+def test_the_budget_of_a_broadcast_is_that_of_all_samples_until_the_next(monkeypatch, plan):
+    config = configured(envs.StatefulEnv, VARIABLE)
+    runner, queue = asking(monkeypatch, config, max_slow_steps=25, **plan)
+    for _ in range(3):
+        runner.sample(num_timesteps=60)
+    assert sum(map(len, queue.requests)) == 25
+    runner.set_offset(replaced(runner.offset, version=4, max_slow_steps=5))
+    runner.sample(num_timesteps=60)
+    assert sum(map(len, queue.requests)) == 30

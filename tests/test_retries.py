@@ -50,6 +50,30 @@ def test_a_simulator_that_failed_twice_in_a_row_is_built_anew():
     assert errors == [False, False, True]
 
 
+def test_a_simulator_that_cannot_be_built_anew_costs_an_attempt_and_not_the_run():
+    built = []
+
+    class NotNow(envs.StatefulEnv):
+        """There is no licence for the second and the third of its kind; the first one fails."""
+
+        def __init__(self, config=None):
+            super().__init__(config)
+            built.append(self)
+            if len(built) in (2, 3):
+                raise OSError("no licence just now")
+
+        def step(self, action):
+            if len(built) == 1:
+                raise BrokenPipeError("the simulator is gone")
+            return super().step(action)
+
+    worker = ReplayWorker(EnvPair(envs.StatefulEnv, NotNow))
+    errors = [worker.replay(trajectory(1, i)).error for i in range(5)]
+    assert ["no licence just now" in (error or "") for error in errors] == [0, 0, 1, 1, 0]
+    assert errors[4] is None
+    assert "seed" in errors[3]
+
+
 class Wrong(envs.StatefulEnv):
     """Its third step answers `answer`."""
 

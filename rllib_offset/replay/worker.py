@@ -84,10 +84,17 @@ class ReplayWorker:
 
     def _build(self) -> None:
         if self._slow is None:
-            self._slow, self._fast = self.pair.make_slow(), self.pair.make_fast()
+            self._slow = self.pair.make_slow()
+        if self._fast is None:
+            self._fast = self.pair.make_fast()
         if self._location is not None and self._labels is None:
             self._labels = KnownLabels(self._location)
             to_table({"": np.zeros(1)})  # pyarrow's first takes 0.3 s: not while a result waits
+
+    def _build_anew(self) -> None:
+        """Build what was built before; a failure is the simulator's, and may pass."""
+        with Blame("slow", Termination()):
+            self._build()
 
     def _build_lanes(self) -> AnyVectorEnv:
         if self._lanes is None:
@@ -104,6 +111,10 @@ class ReplayWorker:
         """
         if self._num_failures >= _FAILURES_BEFORE_REBUILD:
             self.close()
+            try:
+                self._build_anew()
+            except SlowSimulatorError as error:  # tried again with the next attempt
+                return _failed(request, error)
             self._num_failures = 0
         self._build()
         assert self._slow is not None
@@ -124,13 +135,13 @@ class ReplayWorker:
             run: Who pays.
             purchases: Name each attempt in the store.
         """
-        self._build()
-        assert self._slow is not None
         try:
+            self._build_anew()
             with Blame("slow", Termination()):
                 lanes = self._build_lanes()
         except SlowSimulatorError as error:
-            return [nothing(r, f"{error} ({r.whence()}; replay {r.key})") for r in requests]
+            return [_failed(request, error) for request in requests]
+        assert self._slow is not None
         if requests[0].kind == "steps" and not can_set_simulator_states(lanes):
             return [self.replay(requests[0], run, purchases[0])]
         writers: list[LabelWriter | None] = [None] * len(requests)
@@ -210,6 +221,10 @@ def replay(
             raise
         sigterm.hold()
         return log.close()
+
+
+def _failed(request: ReplayRequest, error: SlowSimulatorError) -> ReplayResult:
+    return nothing(request, f"{error} ({request.whence()}; replay {request.key})")
 
 
 class _Log(RowKeeper):
