@@ -24,6 +24,7 @@ from rllib_offset.columns import (
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import PairFacts
 from rllib_offset.replay.requests import ReplayRequest
+from rllib_offset.sampling import label_hashes
 from rllib_offset.simulator_state import get_simulator_state
 
 __all__ = ["INITIAL_VERSION", "initial_requests"]
@@ -48,16 +49,19 @@ def initial_requests(
 
     States and actions are Sobol points where the state box is finite and the fast simulator can be
     put anywhere; otherwise they are drawn from rollouts of random actions in the fast simulator,
-    fewer than ``num_labels`` if the simulator measures that rarely.
+    fewer than ``num_labels`` if the simulator measures that rarely.  A step that is drawn again,
+    as where states are few, is asked for once.
     ``version`` is the first word of the requests' keys; ``seed`` draws the points;
     ``follow_episodes`` takes rollouts anyway: a Sobol point has no time and no step before it.
     """
     if not follow_episodes and facts.has_bounded_states and facts.can_set_fast:
-        steps = _sobol_steps(facts, num_labels, seed)
+        steps = _distinct(_sobol_steps(facts, num_labels, seed))
         fast: Columns = {}  # the replay worker steps both simulators
     else:
         fast = _rollout_steps(pair, num_labels, seed, is_measured=facts.measurement_dim > 0)
-        steps = fast
+        if not fast:
+            return []
+        steps = fast = _distinct(fast)
     return [
         ReplayRequest(
             key=(version, 0, first),
@@ -70,6 +74,12 @@ def initial_requests(
     ]
 
 
+def _distinct(steps: Columns) -> Columns:
+    """Return each step once, where it was drawn first."""
+    _, first = np.unique(label_hashes(steps[STATE], steps[ACTION]), return_index=True)
+    return slice_columns(steps, np.sort(first))
+
+
 def _sobol_steps(facts: PairFacts, num_labels: int, seed: int) -> Columns:
     """Spread (state, action) over the box, ``{state: (N, S), action: (N, ...)}``."""
     space = facts.state_space
@@ -77,9 +87,12 @@ def _sobol_steps(facts: PairFacts, num_labels: int, seed: int) -> Columns:
     action_dim = _action_cube_dim(facts.action_space)
     sampler = qmc.Sobol(facts.state_dim + action_dim, rng=np.random.default_rng(seed))
     cube = sampler.random_base2(max(0, int(np.ceil(np.log2(num_labels)))))[:num_labels]
-    states = space.low + cube[:, : facts.state_dim] * (space.high - space.low)
+    low, high, shares = space.low, space.high, cube[:, : facts.state_dim]
     if np.issubdtype(space.dtype, np.integer):
-        states = np.floor(space.low + cube[:, : facts.state_dim] * (space.high - space.low + 1))
+        low, high = low.astype(np.float64), high.astype(np.float64)
+        states = np.floor(low + shares * (high - low + 1))
+    else:
+        states = low + shares * (high - low)
     return {
         STATE: np.asarray(states, np.float64),
         ACTION: _actions_from_cube(facts.action_space, cube[:, facts.state_dim :]),
@@ -105,7 +118,7 @@ def _actions_from_cube(space: spaces.Space[Any], cube: NDArray[np.float64]) -> N
 
 
 def _rollout_steps(pair: EnvPair, num_labels: int, seed: int, *, is_measured: bool) -> Columns:
-    """Return steps spread over rollouts of random actions in the fast simulator."""
+    """Return steps spread over rollouts of random actions in the fast simulator, if any count."""
     env = pair.make_fast()
     rng = np.random.default_rng(seed)
     env.action_space.seed(int(rng.integers(2**31)))
@@ -128,6 +141,8 @@ def _rollout_steps(pair: EnvPair, num_labels: int, seed: int, *, is_measured: bo
     env.close()  # type: ignore[no-untyped-call]
     if is_measured:  # then a step without one has nothing to compare
         rows = [row for row in rows if MEASUREMENT in row]
+    if not rows:
+        return {}
     if any(VALID in row for row in rows):
         rows = [{VALID: True} | row for row in rows]
     chosen = np.sort(rng.choice(len(rows), min(num_labels, len(rows)), replace=False))

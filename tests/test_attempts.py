@@ -1,5 +1,8 @@
 """Attempts of processes that died, or that outlived those who asked for them."""
 
+import errno
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import pytest
 
 from rllib_offset.columns import OBS, slice_columns
 from rllib_offset.replay.known import KnownLabels, LabelWriter
+from rllib_offset.replay.rows import identities
 from rllib_offset.replay.worker import replay
 from rllib_offset.store import StoreLocation
 from rllib_offset.store_report import verify
@@ -143,3 +147,32 @@ def test_a_folder_of_another_machine_is_told_nothing(tmp_path):
     elsewhere = KnownLabels(replace(location_in(tmp_path), store_id="of another machine"))
     with LabelWriter(elsewhere, run="a", purchase="p").attempting(trajectory(1, 0)):
         assert not here.is_being_bought(trajectory(1, 0))
+
+
+def test_only_a_lock_that_another_holds_is_held(tmp_path, monkeypatch, caplog):
+    labels, asked = KnownLabels(location_in(tmp_path)), trajectory(1, 0)
+    plain = fcntl.flock
+
+    def as_on_nfs(file, operation):  # there a lock needs a file that can be written
+        if not file.writable():
+            raise OSError(errno.EBADF, "bad file descriptor")
+        plain(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", as_on_nfs)
+    with LabelWriter(labels, run="a", purchase="p").attempting(asked):
+        assert labels.is_being_bought(asked)
+        assert labels.attempts.is_held("p")
+    path = Path(labels.store.folder, "attempts", "q.rows")
+    path.write_text(json.dumps({"run": "a", "identities": identities(asked)}))  # of a dead process
+    assert not labels.is_being_bought(asked)
+    assert not path.exists()
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    path.write_text("{}")
+    for _ in range(2):
+        assert not labels.is_being_bought(asked)
+        assert not labels.attempts.is_held("q")
+    assert caplog.text.count("no locks available") == 1

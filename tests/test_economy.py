@@ -16,6 +16,7 @@ from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import probe_pair
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.resync import resynchronised
+from rllib_offset.replay.rows import identities
 from rllib_offset.replay.worker import replay
 from tests.envs import (
     CountingEnv,
@@ -150,6 +151,46 @@ def test_a_slow_trajectory_becomes_one_step_labels_without_another_slow_step():
         obs, *_ = fast_env.step(action)
         np.testing.assert_array_equal(label.fast[OBS][i], obs)
     np.testing.assert_array_equal(label.fast[ACTION], actions)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_initial_states_of_a_whole_integer_box_do_not_overflow(dtype):
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+
+    class IntegerEnv(StatefulEnv):
+        simulator_state_space = spaces.Box(low, high, (2,), dtype)
+
+    pair = EnvPair(IntegerEnv, IntegerEnv)
+    (request,) = initial_requests(pair, probe_pair(pair), 64, seed=0, steps_per_request=100)
+    width = float(high) - float(low)
+    assert low <= request.states.min() < low + 0.05 * width
+    assert high - 0.05 * width < request.states.max() <= high
+
+
+def test_a_simulator_that_never_measures_again_has_no_initial_labels():
+    class OnceEnv(OutcomeEnv):
+        measured = False
+
+        def _info(self):
+            is_first, OnceEnv.measured = not OnceEnv.measured, True
+            return super()._info() if is_first else {}
+
+    pair = EnvPair(OnceEnv, OnceEnv)
+    assert initial_requests(pair, probe_pair(pair), 10, seed=0, steps_per_request=100) == []
+
+
+class FewStatesEnv(GridEnv):
+    simulator_state_space = spaces.Box(0, 1, (2,), np.int64)
+
+
+@pytest.mark.parametrize("env", [FewStatesEnv, GridEnv], ids=["box", "rollouts"])
+def test_no_initial_label_is_asked_for_twice_where_states_are_few(env):
+    grid = {"action": "discrete", "length": 2}
+    pair = EnvPair(env, env, grid, grid)
+    requests = initial_requests(pair, probe_pair(pair), 50, seed=0, steps_per_request=4)
+    names = [name for request in requests for name in identities(request)]
+    assert len(set(names)) == len(names) <= 15
+    assert [len(request) for request in requests[:-1]] == [4] * (len(requests) - 1)
 
 
 class BlindPointMass(PointMassEnv):

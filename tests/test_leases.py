@@ -84,3 +84,16 @@ def test_giving_back_twice_does_no_harm(lease):
         return await desk.holders("pool")
 
     assert run(scenario) == []
+
+
+def test_a_desk_keeps_nothing_of_pools_that_nobody_holds_any_more():
+    async def use():
+        desk = LeaseDesk(grace_s=0.0)
+        for number in range(3):
+            assert await desk.acquire(f"claim {number}", "a", 1, 0.0)
+            await desk.release(f"claim {number}", "a")
+            assert await desk.holders(f"claim {number}") == []
+        desk._closing.cancel()
+        return desk._held, desk._waiting
+
+    assert asyncio.run(use()) == ({}, {})

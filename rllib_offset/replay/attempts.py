@@ -63,9 +63,7 @@ class Attempts:
         try:
             file = self._locked(path, about)
         except OSError as error:
-            if not self._has_warned:
-                logger.warning("others will not know what is being bought: %s", error)
-            self._has_warned = True
+            self._warn(error)
             yield None
             return
         with file:
@@ -89,7 +87,7 @@ class Attempts:
     def is_held(self, name: str) -> bool:
         """Whether a living process is at this attempt."""
         with self._opened(self._folder / f"{name}{_SUFFIX}") as file:
-            return file is not None and not _lock(file)
+            return file is not None and self._is_locked(file) is True
 
     def survey(self, keep: Callable[[str, About, list[Columns]], None]) -> list[About]:
         """Return what living processes are at; hand on what dead ones left, and delete it.
@@ -104,9 +102,10 @@ class Attempts:
             living, has_taken = [], False
             for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
                 with self._opened(path) as file:
-                    if file is None:
+                    is_locked = None if file is None else self._is_locked(file)
+                    if file is None or is_locked is None:
                         continue
-                    if not _lock(file):
+                    if is_locked:
                         living.append(json.loads(file.readline()))
                     elif can_keep and os.fstat(file.fileno()).st_nlink:
                         can_keep = _take_over(path, file, keep)
@@ -116,12 +115,28 @@ class Attempts:
     @contextmanager
     def _opened(self, path: Path) -> Iterator[BinaryIO | None]:
         try:
-            file = path.open("rb")
+            file = _open(path)
         except OSError:
             yield None
             return
         with file:
             yield file
+
+    def _is_locked(self, file: BinaryIO) -> bool | None:
+        """Whether another process holds the file, else lock it; None where nobody can tell."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self._warn(error)
+            return None
+        return False
+
+    def _warn(self, error: OSError) -> None:
+        if not self._has_warned:
+            logger.warning("nobody knows what others are buying: %s", error)
+        self._has_warned = True
 
 
 def _take_over(
@@ -139,12 +154,11 @@ def _take_over(
     return True
 
 
-def _lock(file: BinaryIO) -> bool:
+def _open(path: Path) -> BinaryIO:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        return path.open("r+b")  # NFS locks only what can be written
+    except PermissionError:
+        return path.open("rb")  # of another user
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

@@ -68,6 +68,8 @@ class LeaseDesk:
             return True
         finally:
             waiting.pop(lease, None)
+            if not waiting:  # a claim comes once: nothing may stay of it
+                self._waiting.pop(pool, None)
 
     async def renew(self, leases: dict[str, str]) -> None:
         """Hear that these leases (pool by name) are still held."""
@@ -78,6 +80,7 @@ class LeaseDesk:
     async def release(self, pool: str, lease: str) -> None:
         """Take a lease back."""
         self._held.get(pool, {}).pop(lease, None)
+        self._expire(pool)
 
     async def holders(self, pool: str) -> list[str]:
         """Return who holds a lease of this pool."""
@@ -87,20 +90,21 @@ class LeaseDesk:
     def _grant(self, pool: str, lease: str, limit: int) -> bool:
         now_s = self._used_s = time.monotonic()
         self._expire(pool)
-        held = self._held.setdefault(pool, {})
+        held = self._held.get(pool, {})
         if lease in held:
             return True
         since_s = self._waiting[pool][lease]
         ahead = sum(other < since_s for other in self._waiting[pool].values())
         if now_s < self._opens_s or len(held) + ahead >= limit:
             return False
-        held[lease] = now_s
+        self._held.setdefault(pool, {})[lease] = now_s
         return True
 
     def _expire(self, pool: str) -> None:
         oldest_s = time.monotonic() - self._ttl_s
-        held = self._held.get(pool, {})
-        self._held[pool] = {lease: s for lease, s in held.items() if s > oldest_s}
+        held = self._held.pop(pool, {})
+        if living := {lease: s for lease, s in held.items() if s > oldest_s}:
+            self._held[pool] = living
 
     async def _close_when_idle(self) -> None:
         while time.monotonic() - self._used_s < _IDLE_S:
