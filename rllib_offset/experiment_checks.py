@@ -14,6 +14,7 @@ from rllib_offset.checkpoint_checks import check_checkpoint
 from rllib_offset.config_keys import check_config_keys, check_name, translate_keys
 from rllib_offset.folder_checks import absolute_folder, check_writable
 from rllib_offset.ray_version import check_ray_version
+from rllib_offset.stop_rules import check_stop
 from rllib_offset.user_errors import UserError, one_line
 
 __all__ = ["check_resources", "prepare_experiment", "with_samplers"]
@@ -62,6 +63,7 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
             for key in ("env", "slow_env"):
                 _check_environment(config.get(key))
             default.update_from_dict(config).validate()
+            check_stop(spec.get("stop") or {}, algorithm, config, default)
             _check_simulators(default)
             _check_files(spec, algorithm, default)
         except (ValueError, TypeError, AttributeError) as error:

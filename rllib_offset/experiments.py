@@ -64,7 +64,7 @@ def load_experiments(path: Path) -> tuple[Experiments, Notes]:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".py":
-        return _experiment_of_python(path), []
+        return _experiment_of_python(path)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"{path} must end in .yaml, .yml or .py, got {path.suffix or 'nothing'!r}")
     try:
@@ -240,7 +240,7 @@ def _check_sections(name: str, spec: Mapping[str, Any]) -> None:
             raise UserError(f"`{key}` of {name!r} must be a mapping, got {spec[key]!r}")
 
 
-def _experiment_of_python(path: Path) -> Experiments:
+def _experiment_of_python(path: Path) -> tuple[Experiments, Notes]:
     """Read ``config`` and ``stop`` of a Python file; its folder can be imported from."""
     sys.path.insert(0, str(path.resolve().parent))
     try:
@@ -258,7 +258,10 @@ def _experiment_of_python(path: Path) -> Experiments:
     if stop is not None and not isinstance(stop, dict):
         raise UserError(f"`stop` of {path} must be a mapping, got {type(stop).__name__}")
     spec: dict[str, Any] = {"run": algorithm, "config": changed_settings(config)}
-    return {path.stem: spec | ({} if stop is None else {"stop": stop})}
+    notes: Notes = []
+    if stop is not None:
+        spec["stop"], notes = old_spellings.translate_stop(stop)
+    return {path.stem: spec}, notes
 
 
 # Values.

@@ -67,6 +67,7 @@ FLOORS = (
         "report_times",
         "report_views",
         "reporting",
+        "stop_rules",
         "user_errors",
     },
 )
