@@ -1,7 +1,8 @@
 """The ``rllib`` command: its verbs, and how they are reached.
 
 Each verb is a plain function of ``rllib_offset.commands``.  Exit codes: 0 done, 1 a trial failed,
-2 the command, the file, a setting or the pair of simulators is wrong, 130 interrupted.
+2 the command, the file, a setting or the pair of simulators is wrong, 130 interrupted
+(143 by SIGTERM).
 """
 
 import sys
@@ -39,7 +40,8 @@ class _Verbs(VerbGroup):
 app = typer.Typer(
     name="rllib",
     cls=_Verbs,
-    epilog="Exit codes: 0 done, 1 a trial failed, 2 something given is wrong, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 a trial failed, 2 something given is wrong, 130 interrupted, "
+    "143 the same by SIGTERM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

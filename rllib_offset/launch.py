@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import signal
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,13 @@ from rllib_offset.config_keys import check_name
 from rllib_offset.console import display, show_next_commands, waiting
 from rllib_offset.experiment_checks import check_resources, prepare_experiment, with_samplers
 from rllib_offset.experiments import Experiments
-from rllib_offset.user_errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError, one_line
+from rllib_offset.user_errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    UserError,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Experiment, Trial
@@ -78,7 +85,7 @@ def run_experiments(experiments: Experiments, cluster: Cluster, search: Search) 
 
     Raises:
         UserError: If an experiment or the cluster is not as it must be.
-        typer.Exit: With code 1 if a trial failed, 130 if the run was interrupted.
+        typer.Exit: With code 1 if a trial failed, 130 after Ctrl-C, 143 after SIGTERM.
     """
     if cluster.verbosity == 0:
         keep_out_noise()
@@ -92,8 +99,13 @@ def run_experiments(experiments: Experiments, cluster: Cluster, search: Search) 
         prepared = _prepare_for_tune(experiments)
     if not all(spec.get("stop") or spec.get("time_budget_s") for spec in experiments.values()):
         typer.echo("Note: no `stop`: it trains until you press Ctrl-C", err=True)
-    trials, status = _tune(prepared, scheduler, search.resume, cluster.verbosity)
-    _finish(trials, status)
+    from rllib_offset.interruption import exit_on_sigterm
+
+    with exit_on_sigterm():
+        trials, status, interrupted_by = _tune(
+            prepared, scheduler, search.resume, cluster.verbosity
+        )
+    _finish(trials, status, interrupted_by)
 
 
 def keep_out_noise() -> None:
@@ -194,7 +206,7 @@ def _with_absolute_paths(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _tune(
     prepared: "list[Experiment]", scheduler: Any, resume: bool, verbosity: int
-) -> "tuple[list[Trial], StatusLines]":
+) -> "tuple[list[Trial], StatusLines, int | None]":
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
@@ -203,6 +215,7 @@ def _tune(
     from rllib_offset.reporting import StatusLines
 
     with display() as shown:
+        interruption = SavedInterruption(shown.line)
         status = StatusLines(
             shown.line, shows_experiment=len(prepared) > 1, on_progress=shown.progress
         )
@@ -212,13 +225,13 @@ def _tune(
             callbacks=[
                 StoredExperiments(prepared, resumes=resume),
                 status,
-                SavedInterruption(shown.line),
+                interruption,
             ],
             resume_config=_resume_config() if resume else None,
             verbose=min(verbosity + 1, 3) if verbosity else 0,
             raise_on_failed_trial=False,
         )
-    return analysis.trials, status
+    return analysis.trials, status, interruption.signal
 
 
 def _resume_config() -> Any:
@@ -228,7 +241,7 @@ def _resume_config() -> Any:
     return ResumeConfig(unfinished=resumes, errored=resumes)
 
 
-def _finish(trials: "list[Trial]", status: "StatusLines") -> None:
+def _finish(trials: "list[Trial]", status: "StatusLines", interrupted_by: int | None) -> None:
     from ray.tune.experiment import Trial
 
     from rllib_offset.reporting import best_trial, error_file, next_commands, root_cause, summary
@@ -246,4 +259,5 @@ def _finish(trials: "list[Trial]", status: "StatusLines") -> None:
         raise typer.Exit(EXIT_FAILED)
     if not all(status.report_of(trial).is_complete for trial in trials):
         typer.echo(_INTERRUPTED if best else _INTERRUPTED_UNSAVED, err=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
+        is_terminated = interrupted_by == signal.SIGTERM
+        raise typer.Exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)

@@ -14,6 +14,7 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_REFUSED",
+    "EXIT_TERMINATED",
     "UserError",
     "one_line",
     "user_errors",
@@ -22,6 +23,7 @@ __all__ = [
 EXIT_FAILED = 1  # a trial failed; its traceback lies in its results folder
 EXIT_REFUSED = 2  # the command, the file, a setting or the pair of simulators is wrong
 EXIT_INTERRUPTED = 130  # stopped by Ctrl-C, as a shell reports it
+EXIT_TERMINATED = 143  # stopped by SIGTERM
 
 
 class UserError(Exception):

@@ -288,7 +288,7 @@ def test_an_old_file_runs_with_one_note_per_key(run_file, monkeypatch):
     seen = {}
     monkeypatch.setattr(launch, "start_ray", lambda *_: None)
     monkeypatch.setattr(launch, "_prepare_for_tune", lambda experiments: seen.update(experiments))
-    monkeypatch.setattr(launch, "_tune", lambda *_: ([], None))
+    monkeypatch.setattr(launch, "_tune", lambda *_: ([], None, None))
     monkeypatch.setattr(launch, "_finish", lambda *_: None)
     result = run_file(OLD_LAYOUT)
     assert result.exit_code == 0, result.output

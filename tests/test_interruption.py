@@ -1,4 +1,4 @@
-"""Ctrl-C while training: what was learned is saved, and can be gone on from."""
+"""Ctrl-C and SIGTERM while training: what was learned is saved, and can be gone on from."""
 
 import re
 import signal
@@ -9,10 +9,11 @@ from ray.tune.experiment import Trial
 from typer.testing import CliRunner
 
 from rllib_offset import cli
-from rllib_offset.interruption import SavedInterruption
+from rllib_offset.interruption import SavedInterruption, exit_on_sigterm
 from rllib_offset.reporting import StatusLines
 
 FREQUENCY = 7
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def trial_of(number, status=Trial.RUNNING):
@@ -28,11 +29,14 @@ def frequency_of(trial):
 
 @pytest.fixture
 def stopped():
-    """What Tune's handler would hear; Ctrl-C is left as it was."""
+    """What Tune's handler would hear; both signals are left as they were."""
     heard = []
-    before = signal.signal(signal.SIGINT, lambda *_: heard.append("stopped"))
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, lambda *_: heard.append("stopped"))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     yield heard
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -45,10 +49,12 @@ def callback(lines):
     return SavedInterruption(lines.append)
 
 
-def test_the_run_stops_once_every_running_trial_is_saved(callback, stopped, lines):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_run_stops_once_every_running_trial_is_saved(callback, stopped, lines, number):
     trials = [trial_of(0), trial_of(1), trial_of(2, status=Trial.PENDING)]
     callback.on_step_begin(0, trials)
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(number)
+    assert callback.signal == number
     assert [frequency_of(trial) for trial in trials] == [1, 1, FREQUENCY]
     assert "once more stops at once" in lines[0]
     callback.on_checkpoint(1, trials, trials[0])
@@ -59,10 +65,12 @@ def test_the_run_stops_once_every_running_trial_is_saved(callback, stopped, line
     assert [frequency_of(trial) for trial in trials] == [FREQUENCY] * 3
 
 
-def test_a_second_ctrl_c_stops_at_once(callback, stopped):
+@pytest.mark.parametrize("first", SIGNALS)
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_second_signal_stops_at_once(callback, stopped, first, second):
     callback.on_step_begin(0, [trial_of(0)])
-    signal.raise_signal(signal.SIGINT)
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(first)
+    signal.raise_signal(second)
     assert stopped == ["stopped"]
 
 
@@ -72,31 +80,41 @@ def test_where_nothing_runs_there_is_nothing_to_wait_for(callback, stopped):
     assert stopped == ["stopped"]
 
 
-def test_afterwards_ctrl_c_is_what_it_was(callback, stopped):
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_afterwards_a_signal_does_what_it_did(callback, stopped, number):
+    before = signal.getsignal(number)
     callback.on_step_begin(0, [])
     callback.on_experiment_end([])
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("stopped")
+def test_before_the_first_step_sigterm_ends_with_its_code():
+    with pytest.raises(SystemExit) as ended, exit_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster", "noise_comes_back", "stopped")
 @pytest.mark.filterwarnings("ignore")
-def test_an_interrupted_run_is_saved_and_resumed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_saved_and_resumed(tmp_path, monkeypatch, number, code):
     shows = StatusLines.on_trial_result
 
     def show_and_press(self, iteration, trials, trial, result, **info):
         shows(self, iteration, trials, trial, result, **info)
         if result["training_iteration"] == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(StatusLines, "on_trial_result", show_and_press)
     settings = ("num_env_runners=0", "train_batch_size_per_learner=100", "minibatch_size=50")
     words = ["train", "--algo", "PPO", "--env", "CartPole-v1", "--storage-path", str(tmp_path)]
     words += [word for setting in settings for word in ("--set", setting)]
     interrupted = CliRunner().invoke(cli.app, [*words, "--stop", "{training_iteration: 4}"])
-    assert interrupted.exit_code == 130, interrupted.output
+    assert interrupted.exit_code == code, interrupted.output
     assert "with --resume goes on" in interrupted.stderr
     assert len(list(tmp_path.glob("ppo-cartpole-v1/PPO_*/checkpoint_*"))) == 1
     resumed = CliRunner().invoke(cli.app, [*words, "--resume"])
