@@ -31,7 +31,7 @@ from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
 from rllib_offset.predictor import torch_threads
-from rllib_offset.setting_rules import RULES, check_settings
+from rllib_offset.setting_rules import RULES, check_model, check_settings
 
 __all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
 
@@ -45,6 +45,7 @@ class CheckedKeysMixin(AlgorithmConfig):
     @override(AlgorithmConfig)
     def validate(self) -> None:
         check_settings({name: getattr(self, name) for name in RULES if hasattr(self, name)})
+        check_model(self)
         super().validate()
 
     @override(AlgorithmConfig)

@@ -16,11 +16,19 @@ from rllib_offset.folder_checks import absolute_folder, check_writable
 from rllib_offset.ray_version import check_ray_version
 from rllib_offset.stop_rules import check_stop
 from rllib_offset.user_errors import UserError, one_line
+from rllib_offset.value_rules import NONE, Rule, check_values, number, whole
 
 __all__ = ["check_resources", "prepare_experiment", "with_samplers"]
 
 _OWN_ALGORITHMS = ("A2C", "OffsetA2C", "OffsetPPO")
 _MAX_CHECKED_VARIANTS = 32  # of a search, before anything starts
+# What an experiment says beside its settings.
+_RULES = {
+    "max_failures": whole(-1),
+    "num_samples": whole(1) | Rule("-1 for trials without end", lambda value: value == -1),
+    "storage_path": Rule("the path of a folder", bool) | NONE,
+    "time_budget_s": number(above=0) | NONE,
+}
 _SAMPLERS = frozenset(
     {
         "choice",
@@ -44,10 +52,11 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
     Raises:
         UserError: If the algorithm, a setting, its value or the environment is unknown or refused.
     """
-    from rllib_offset.setting_rules import check_settings
+    from rllib_offset.setting_rules import check_model, check_settings
 
     algorithm = _algorithm_class(name, spec["run"])
     try:
+        check_values(spec, _RULES)
         config = translate_keys(spec["config"])
         if "label_store" in config:
             config["label_store"] = _with_absolute_folders(config["label_store"])
@@ -62,7 +71,10 @@ def prepare_experiment(name: str, spec: dict[str, Any]) -> None:
             check_settings(config)
             for key in ("env", "slow_env"):
                 _check_environment(config.get(key))
-            default.update_from_dict(config).validate()
+            default.update_from_dict(config)
+            check_model(default)
+            _check_minibatch(default)
+            default.validate()
             check_stop(spec.get("stop") or {}, algorithm, config, default)
             _check_simulators(default)
             _check_files(spec, algorithm, default)
@@ -192,6 +204,18 @@ def _check_simulators(config: Any) -> None:
     config.offset_estimator(probe_pair(pair), residual=config.offset_dynamics == "different")
     if config.num_envs_per_replay_worker > 1:
         pair.make_slow_lanes(config.num_envs_per_replay_worker).close()
+
+
+def _check_minibatch(config: Any) -> None:
+    """RLlib refuses it as well, but says that it is a number of chunks."""
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    size, batch = config.minibatch_size, config.train_batch_size_per_learner
+    if isinstance(config, PPOConfig) and size is not None and size > batch:
+        raise ValueError(
+            f"`minibatch_size` must be at most `train_batch_size_per_learner`, {batch}, "
+            f"got {size}; lower it or enlarge the batch"
+        )
 
 
 def _check_files(spec: Mapping[str, Any], algorithm: type, config: Any) -> None:

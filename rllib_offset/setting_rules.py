@@ -4,9 +4,10 @@ RLlib takes most values in silence and fails later, in another process.
 """
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
+from rllib_offset.config_keys import check_keys
 from rllib_offset.correction import INPUTS, TARGETS
 from rllib_offset.value_rules import (
     ENVIRONMENT,
@@ -25,7 +26,7 @@ from rllib_offset.value_rules import (
     whole,
 )
 
-__all__ = ["RULES", "check_settings"]
+__all__ = ["RULES", "check_model", "check_settings"]
 
 _SHARE = number(0, 1)
 _MODEL = MAPPING | Rule("a DefaultModelConfig", is_dataclass)
@@ -122,6 +123,42 @@ _BY_ANY_NAME = RULES | {
     "lambda": RULES["lambda_"],
     "num_workers": RULES["num_env_runners"],
 }
+_OF_MODELS: dict[str, Rule] = {
+    "conv_activation": TEXT | NONE,
+    "fcnet_activation": TEXT | NONE,
+    "fcnet_hiddens": WIDTHS,
+    "fcnet_use_layernorm": FLAG,
+    "free_log_std": FLAG,
+    "head_fcnet_activation": TEXT | NONE,
+    "head_fcnet_hiddens": WIDTHS,
+    "head_fcnet_use_layernorm": FLAG,
+    "log_std_clip_param": number(above=0) | INFINITY,
+    "lstm_cell_size": whole(1),
+    "lstm_use_prev_action": FLAG,
+    "lstm_use_prev_reward": FLAG,
+    "max_seq_len": whole(1),
+    "use_lstm": FLAG,
+    "vf_share_layers": FLAG,
+}
+
+
+def check_model(config: Any) -> None:
+    """Check the names and values of an algorithm's ``model_config``.
+
+    A module or an algorithm of the user's own may read others.
+
+    Raises:
+        ValueError: One line: the name or value that is wrong, and what it must be.
+    """
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+    given = config._model_config
+    is_known = type(config).__module__.startswith(("ray.rllib.", "rllib_offset."))
+    if not is_known or config._rl_module_spec is not None or not isinstance(given, Mapping):
+        return
+    known = {field.name for field in fields(DefaultModelConfig)}
+    check_keys(known | config._model_config_auto_includes.keys(), given, where="model_config")
+    check_values(given, _OF_MODELS)
 
 
 def check_settings(given: Mapping[str, Any]) -> None:

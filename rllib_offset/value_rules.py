@@ -123,7 +123,9 @@ def check_values(given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
 def check_value(name: str, value: Any, rule: Rule) -> None:
     """Raise ``ValueError`` if a value breaks its rule."""
     if not rule.holds(value):
-        raise ValueError(f"`{name.lstrip('_')}` must be {rule.text}, got {_shown(value)}")
+        is_whole = isinstance(value, float) and value.is_integer() and rule.holds(int(value))
+        hint = f"; write {int(value)}" if is_whole else ""
+        raise ValueError(f"`{name.lstrip('_')}` must be {rule.text}, got {_shown(value)}{hint}")
 
 
 def _is_number(value: Any) -> bool:

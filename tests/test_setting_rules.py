@@ -79,3 +79,28 @@ def test_a_rule_says_what_it_wants(rule, text):
     with pytest.raises(ValueError, match="`x` must be") as caught:
         check_values({"x": "?"}, {"x": rule})
     assert str(caught.value) == f"`x` must be {text}, got '?'"
+
+
+def test_a_misspelt_part_of_the_network_is_refused(config):
+    config = config.copy(copy_frozen=False).rl_module(model_config={"fcnet_hidens": [8]})
+    with pytest.raises(ValueError, match="in model_config; the nearest valid key is 'fcnet_hid"):
+        config.validate()
+
+
+def test_the_network_of_a_module_of_ones_own_may_have_any_parts(config):
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    from rllib_offset.setting_rules import check_model
+
+    config = config.copy(copy_frozen=False)
+    check_model(config.rl_module(model_config={"depth": 3}, rl_module_spec=RLModuleSpec()))
+
+
+def test_the_defaults_of_a_network_keep_their_rules():
+    from ray.rllib.algorithms.dqn import DQNConfig
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+    from rllib_offset.setting_rules import check_model
+
+    config = DQNConfig()
+    check_model(config.rl_module(model_config=vars(DefaultModelConfig()) | {"v_min": -1.0}))

@@ -105,7 +105,7 @@ MaxFailures = Annotated[
 ]
 NumSamples = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Repeat each variant.", rich_help_panel=_SEARCH),
+    typer.Option(metavar="N", help="Repeat each variant.", rich_help_panel=_SEARCH),
 ]
 Scheduler = Annotated[
     str,
