@@ -183,7 +183,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             return self.replay.gather(up_to)
         except SlowSimulatorError as error:
             folder = self.save_to_path(str(Path(self.logdir) / "checkpoint_of_failure"))
-            raise SlowSimulatorError(f"{error}; everything is saved in {folder}") from error
+            raise SlowSimulatorError(f"{error}; --restore {folder} goes on from there") from error
 
     def fit_offset(self, labels: list[ReplayResult]) -> None:
         """Fit the predictor to the labels, and tell the schedule how wrong it was on them."""

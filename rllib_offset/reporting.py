@@ -44,6 +44,7 @@ _HOLDOUT = (metrics.OFFSET, metrics.HOLDOUT_MAE)
 _EXPLOITATION = (metrics.OFFSET, metrics.EXPLOITATION)
 _SLOW_STEPS = (metrics.SLOW, metrics.NUM_ENV_STEPS_LIFETIME)
 _SLOW_TIME = (metrics.SLOW, metrics.SIM_TIME_S_LIFETIME)
+_LOST = (metrics.SLOW, metrics.NUM_LABELS_LOST_LIFETIME)
 # Criteria of `stop` that only grow: how far a trial is can be told from them.
 _GROWING = ("training_iteration", "time_total_s")
 _GROWING_SUFFIX = "_lifetime"  # RLlib's and our own counters
@@ -71,7 +72,7 @@ class TrialReport:
         evaluation, attached_before = _evaluation(result), _evaluation(self.last_result)
         self.is_evaluated = bool(evaluation) and evaluation != attached_before
         self.last_result = result
-        for path in (_RETURN, _TRUTH, _PROMISE, _GAP, _SCORE, _SLOW_STEPS, _SLOW_TIME):
+        for path in (_RETURN, _TRUTH, _PROMISE, _GAP, _SCORE, _SLOW_STEPS, _SLOW_TIME, _LOST):
             if (value := find_metric(result, *path)) is not None:
                 self.latest[path] = value
 
@@ -222,6 +223,8 @@ def summary(trial: Trial, report: TrialReport) -> str:
             ("slow steps bought", _number(latest.get(_SLOW_STEPS), 0)),
             ("slow seconds", _number(latest.get(_SLOW_TIME), 1)),
         ]
+        if lost := latest.get(_LOST):
+            rows.append(("labels lost", f"{_number(lost, 0)}, failed in every attempt"))
     else:
         rows.append(("return while training", _number(latest.get(_RETURN), 2)))
         rows.append(("return in evaluation", _number(latest.get(_TRUTH), 2)))

@@ -41,6 +41,27 @@ def store(tmp_path):
     return known.store
 
 
+def test_a_traceback_that_every_step_repeats_is_shown_once(tmp_path):
+    config = {"flag": str(tmp_path / "flag"), "at_step": 0, "how": "raise"}
+    (tmp_path / "flag").touch()
+    pair = EnvPair("tests.envs.StatefulEnv", "tests.envs.FaultyEnv", {}, config)
+    location = label_location(pair, str(tmp_path / "labels"))
+    known = KnownLabels(location)
+    actions = np.zeros((5, 2), np.float32)
+    request = ReplayRequest(
+        (1, 0), "steps", actions, states=np.zeros((5, 2)), fast={"action": actions}
+    )
+    worker = ReplayWorker(pair, location)
+    known.with_failure_noted(worker.replay(request, "a", "p"), "a")
+    worker.close()
+    path = str(tmp_path / "labels")
+    own = ("--slow", "tests.envs.FaultyEnv", "--fast", "tests.envs.StatefulEnv")
+    again = run("replay-one", path, run("replay-one", path).output.split()[0], *own)
+    assert again.exit_code == 1
+    assert "0 of 5 steps finished" in again.output
+    assert again.output.count("in _fail") == 1
+
+
 @pytest.fixture
 def path(store):
     return store.folder.rpartition("/")[0]

@@ -108,6 +108,13 @@ def test_the_summary_remembers_the_last_evaluation(trial):
     ):
         assert row in text.splitlines()
     assert "figure" not in text
+    assert "labels lost" not in text
+
+
+def test_the_summary_tells_of_labels_that_were_lost(trial):
+    slow = OFFSET_RESULT["slow"] | {"num_labels_lost_lifetime": 12}
+    text = summary(trial, report_of(OFFSET_RESULT | {"slow": slow}))
+    assert "  labels lost             12, failed in every attempt" in text.splitlines()
 
 
 def test_the_summary_names_the_figure_when_there_is_one(trial, tmp_path):

@@ -1,5 +1,7 @@
 """``rllib replay-one``: replay a request that failed, alone and in this process."""
 
+import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,14 +98,12 @@ def _pair(about: dict[str, Any], fast: str | None, slow: str | None) -> "EnvPair
 
 
 def _replay(pair: "EnvPair", request: "ReplayRequest") -> None:
-    import traceback
-
     from rllib_offset.replay.worker import replay
 
     with user_errors():
         try:
             slow_env, fast_env = pair.make_slow(), pair.make_fast()
-            result = replay(request, slow_env, fast_env, on_error=traceback.print_exception)
+            result = replay(request, slow_env, fast_env, on_error=_show_once())
         except ValueError as error:
             raise UserError(str(error)) from error
     typer.echo(f"{len(result.index)} of {len(request)} steps finished in {result.sim_time_s:.3g} s")
@@ -111,3 +111,17 @@ def _replay(pair: "EnvPair", request: "ReplayRequest") -> None:
         typer.echo(f"It failed again: {result.error}", err=True)
         raise typer.Exit(EXIT_FAILED)
     typer.echo("It did not fail this time.")
+
+
+def _show_once() -> Callable[[BaseException], None]:
+    """Show where each error came from, once: many steps may fail in the same place."""
+    shown: set[tuple[str, ...]] = set()
+
+    def show(error: BaseException) -> None:
+        cause = error.__cause__ or error
+        place = (type(cause).__name__, *traceback.format_tb(cause.__traceback__))
+        if place not in shown:
+            shown.add(place)
+            traceback.print_exception(error)
+
+    return show
