@@ -126,6 +126,7 @@ class _Check:
         steps = {name: concat_columns(parts) for name, parts in episodes.items()}
         for name in episodes:
             self._is_finite(name, steps[name])
+            self._is_in_its_space(name, steps[name])
             again = [replace(request, key=(*request.key, 1)) for request in requests]
             repeated = concat_columns([self._replay(name, request) for request in again])
             self._repeats(name, steps[name], repeated)
@@ -144,7 +145,9 @@ class _Check:
             try:
                 self.envs[name] = make()
             except Exception as error:
-                self.problems.append(f"the {name} environment cannot be made: {_one_line(error)}")
+                self.problems.append(
+                    f"the {name} environment cannot be made: {_one_line(error)}{_hint(error)}"
+                )
 
     def have_equal_spaces(self) -> bool:
         fast, slow = self.envs["fast"], self.envs["slow"]
@@ -160,13 +163,20 @@ class _Check:
         self.problems.append(f"both need the same `{kind}`, got fast {fast}, slow {slow}")
 
     def start_alike(self) -> None:
-        starts = {name: self._start(env, self.seed) for name, env in self.envs.items()}
+        starts = {name: self._start(name, self.seed) for name in self.envs}
         for name, start in starts.items():
+            if STATE in start and not np.isfinite(start[STATE]).all():
+                self.problems.append(
+                    f"the {name} environment starts with a simulator state that is not finite, "
+                    f"{start[STATE].tolist()}"
+                )
             if not np.isfinite(start[OBS]).all():
                 self.problems.append(
                     f"the {name} environment starts with an observation that is not finite, "
                     f"{start[OBS].tolist()}"
                 )
+        if self.problems:
+            return
         fast, slow = starts["fast"], starts["slow"]
         if STATE in fast and STATE in slow and fast[STATE].shape == slow[STATE].shape:
             differing = _differing(fast[STATE], slow[STATE])
@@ -188,14 +198,21 @@ class _Check:
             )
         self._claim("start", None if differing else True, text)
 
-    def _start(self, env: AnyEnv, seed: int) -> Columns:
+    def _start(self, name: str, seed: int) -> Columns:
+        env, doing = self.envs[name], "`reset(seed=...)`"
         try:
-            obs, _ = env.reset(seed=seed)
-            start: Columns = {OBS: np.asarray(obs)}
+            answer = env.reset(seed=seed)
+            if not (isinstance(answer, tuple) and len(answer) == 2):
+                raise TypeError(f"it must return (obs, info), got {type(answer).__name__}")
+            start: Columns = {OBS: np.asarray(answer[0])}
             if can_get_simulator_state(env):
+                doing = "`get_simulator_state()`, which must return numbers,"
                 start[STATE] = get_simulator_state(env)
         except Exception as error:
-            raise SlowSimulatorError(f"a reset raised {_one_line(error)}") from error
+            hint = "; it must return (obs, info)" if "to unpack" in str(error) else ""
+            raise SlowSimulatorError(
+                f"{doing} of the {name} environment raised {_one_line(error)}{hint}"
+            ) from error
         return start
 
     def _replay(self, name: str, request: ReplayRequest) -> Columns:
@@ -204,7 +221,8 @@ class _Check:
         if name == "slow":
             self.slow_steps += result.num_steps
         if result.error is not None or result.slow is None:
-            raise SlowSimulatorError(str(result.error).replace("the slow", f"the {name}", 1))
+            error = str(result.error).replace("the slow", f"the {name}", 1)
+            raise SlowSimulatorError(error + _hint(error))
         return result.slow | {ACTION: request.actions[result.index]}
 
     def _slow_episodes(self) -> tuple[list[ReplayRequest], list[Columns]]:
@@ -233,6 +251,20 @@ class _Check:
             )
         self._claim(f"{name} is finite", not wrong, text)
 
+    def _is_in_its_space(self, name: str, steps: Columns) -> None:
+        space, obs = self.envs[name].observation_space, steps[OBS]
+        assert isinstance(space, spaces.Box)  # `make_env` flattens
+        margin = 1e-6 * np.maximum(1.0, np.abs(obs))  # of rounding
+        outside = np.argwhere((obs < space.low - margin) | (obs > space.high + margin))
+        text = "observations lie within `observation_space`"
+        if len(outside):
+            step, i = outside[0]
+            text = (
+                f"obs[{i}] is {obs[step, i]:g} in step {step}, outside of its "
+                f"`observation_space`, [{space.low[i]:g}, {space.high[i]:g}]; widen the bounds"
+            )
+        self._claim(f"{name} space", not len(outside), text)
+
     def _repeats(self, name: str, first: Columns, again: Columns) -> None:
         wrong = _unequal(first, again)
         text = "the same seed and actions give the same results"
@@ -251,7 +283,7 @@ class _Check:
             return self._claim(claim, None, "can be set; without `get_simulator_state` untested")
         wrong: set[str] = set()
         try:
-            self._start(env, self.seed + self.steps)  # what a state lacks is now another
+            self._start(name, self.seed + self.steps)  # what a state lacks is now another
             if given is not None:  # states come from the fast simulator
                 wrong.update(self._step_again(name, steps[name], given[:1], np.array([0])))
             if own is not None:
@@ -353,12 +385,17 @@ class _Check:
         for i in np.flatnonzero(steps[VALID]):
             row = {column: values[i] for column, values in steps.items()}
             try:
-                wrong = _unequal(row, self._outcome_of(name, row), tolerance=1e-6)
+                found = self._outcome_of(name, row)
+                wrong = _unequal(row, found, tolerance=1e-6)
             except Exception as error:
                 return self._claim(claim, False, f"`outcome` raised {_one_line(error)}")
             if wrong:
                 what = f"`outcome` does not reproduce {', '.join(wrong)} of step {i}"
-                return self._claim(claim, False, what)
+                column = wrong[0]
+                expected, got = np.asarray(row[column]), np.asarray(found[column])
+                return self._claim(
+                    claim, False, f"{what}: {column} was {_shown(expected)}, got {_shown(got)}"
+                )
         return self._claim(claim, True, "`outcome` reproduces observation, reward and termination")
 
     def _outcome_of(self, name: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -375,6 +412,22 @@ def _outcome(env: AnyEnv) -> Any:
 
 def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _hint(error: Exception | str) -> str:
+    """Say what to do about mistakes that Python's own message does not explain."""
+    text = str(error)
+    if ("positional argument" in text and "__init__" in text) or "takes no arguments" in text:
+        return "; RLlib gives a class one argument: `def __init__(self, config=None)`"
+    if "no attribute 'action_space'" in text or "no attribute 'observation_space'" in text:
+        return "; set `observation_space` and `action_space`"
+    if "values to unpack" in text:
+        return "; `step` must return (obs, reward, terminated, truncated, info), as in Gymnasium"
+    return ""
+
+
+def _shown(value: NDArray[Any]) -> str:
+    return np.array2string(value, precision=6, separator=", ", threshold=6, edgeitems=2)
 
 
 def _unequal(a: dict[str, Any], b: dict[str, Any], tolerance: float = 1e-9) -> list[str]:

@@ -229,6 +229,14 @@ class ActionSpoilingEnv(StatefulEnv):
         return result
 
 
+class PrintingEnv(StatefulEnv):
+    """Says what it does on standard output."""
+
+    def step(self, action):
+        print("one more step")
+        return super().step(action)
+
+
 class SleepyEnv(StatefulEnv):
     """A step takes `step_cost_s` seconds."""
 

@@ -98,6 +98,18 @@ def test_check_speaks_json():
     assert report["dynamics"] == "same"
 
 
+def test_a_simulator_that_prints_leaves_the_json_whole():
+    result = run("check", "tests.envs.PrintingEnv", "tests.envs.PrintingEnv", "--json")
+    assert json.loads(result.stdout)["level"] == 2
+    assert "one more step" in result.stderr
+
+
+def test_a_problem_is_told_once():
+    result = run("check", "tests.envs.StatefulEnv", "tests.envs.UnmakeableEnv")
+    assert result.exit_code == 2
+    assert (result.stdout + result.stderr).count("no licence") == 1
+
+
 def test_a_pair_with_problems_is_exit_code_2():
     result = run("check", "CartPole-v1", POINT_MASS, "--json")
     assert result.exit_code == 2
@@ -107,7 +119,7 @@ def test_a_pair_with_problems_is_exit_code_2():
 def test_what_the_environments_are_made_with_can_be_given():
     result = run("check", POINT_MASS, POINT_MASS, "--fast-config", "{nonsense: 1}", "--steps", "2")
     assert result.exit_code == 2
-    assert "nonsense" in result.stdout
+    assert "nonsense" in result.stderr
 
 
 # example

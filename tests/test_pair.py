@@ -1,4 +1,5 @@
 import json
+import re
 import warnings
 
 import gymnasium as gym
@@ -255,7 +256,90 @@ def test_an_outcome_that_reproduces_the_steps_is_accepted():
 def test_an_outcome_that_lies_is_noticed():
     report = pair(envs.OutcomeEnv, envs.OutcomeEnv, {"lies": 0.1}).check(steps=4)
     assert not report.has_outcome
-    assert "does not reproduce reward of step 0" in claim(report, "fast outcome").text
+    text = claim(report, "fast outcome").text
+    found = re.fullmatch(
+        r"`outcome` does not reproduce reward of step 0: reward was (.*), got (.*)", text
+    )
+    assert float(found[2]) == pytest.approx(float(found[1]) + 0.1, abs=1e-5)
+
+
+class OldReset(envs.StatefulEnv):
+    def reset(self, **given):
+        return super().reset(**given)[0]
+
+
+class OldFlattenedReset(OldReset):
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2, 1), np.float64)
+
+    def _obs(self):
+        return super()._obs().reshape(2, 1)
+
+    def reset(self, **given):
+        super().reset(**given)
+        return [self._obs()]
+
+
+class OldStep(envs.StatefulEnv):
+    def step(self, action):
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, info
+
+
+class DictState(envs.StatefulEnv):
+    def get_simulator_state(self):
+        return {"position": self.position}
+
+
+class NotFiniteState(envs.StatefulEnv):
+    def get_simulator_state(self):
+        return np.array([np.nan, self.count])
+
+
+class WithoutConfig(envs.StatefulEnv):
+    def __init__(self):
+        super().__init__()
+
+
+class WithoutSpaces(gym.Env):
+    def __init__(self, config=None):
+        pass
+
+
+@pytest.mark.parametrize("side", ["fast", "slow"])
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (OldReset, "of the {} environment raised TypeError: it must return (obs, info)"),
+        (OldFlattenedReset, "of the {} environment raised ValueError: not enough values"),
+        (OldStep, "`step` must return (obs, reward, terminated, truncated, info)"),
+        (OldStep, "the {} simulator raised"),
+        (DictState, "`get_simulator_state()`, which must return numbers, of the {} env"),
+        (NotFiniteState, "the {} environment starts with a simulator state that is not finite"),
+        (WithoutConfig, "the {} environment cannot be made"),
+        (WithoutConfig, "`def __init__(self, config=None)`"),
+        (WithoutSpaces, "the {} environment cannot be made"),
+        (WithoutSpaces, "set `observation_space` and `action_space`"),
+    ],
+)
+def test_a_mistake_in_a_class_is_told_of_the_simulator_that_has_it(env, message, side):
+    report = pair(**{side: env}).check(steps=4)
+    assert message.format(side) in report.problems[0]
+
+
+class NarrowSpace(envs.StatefulEnv):
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.observation_space = gym.spaces.Box(-100.0, 3.0, (2,), np.float32)
+
+
+def test_observations_outside_of_their_space_are_noticed():
+    report = pair(slow=NarrowSpace).check(steps=6)
+    assert claim(report, "fast space").holds is True
+    found = claim(report, "slow space")
+    assert found.holds is False
+    assert "obs[1] is 4 in step 3, outside of its `observation_space`, [-100, 3]" in found.text
 
 
 def test_an_environment_that_cannot_be_made_is_a_problem():

@@ -1,12 +1,17 @@
 """``rllib check``: what a pair of simulators allows, in plain words or as JSON."""
 
 import json
-from typing import Annotated
+import sys
+from contextlib import nullcontext, redirect_stdout
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rllib_offset.experiments import parse_mapping
 from rllib_offset.user_errors import UserError, user_errors
+
+if TYPE_CHECKING:
+    from rllib_offset.pair import PairReport
 
 __all__ = ["check"]
 
@@ -53,12 +58,19 @@ def check(
             slow_config=parse_mapping(slow_config, option="--slow-config") or {},
         )
         try:
-            report = pair.check(seed=seed, steps=steps)
+            # what a simulator prints would not be JSON
+            with redirect_stdout(sys.stderr) if as_json else nullcontext():
+                report = pair.check(seed=seed, steps=steps)
         except ValueError as error:
             raise UserError(str(error)) from error
-        typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
+        typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else _without_problems(report))
         broken = [
             f"not so: {claim.name}: {claim.text}" for claim in report.claims if claim.holds is False
         ]
         if problems := [*report.problems] or broken * is_strict:
             raise UserError("; ".join(problems))
+
+
+def _without_problems(report: "PairReport") -> str:
+    """The problems follow on standard error."""
+    return "\n".join(str(report).splitlines()[len(report.problems) :])
