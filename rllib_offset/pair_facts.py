@@ -19,6 +19,8 @@ from rllib_offset.simulator_state import (
 
 __all__ = ["PairFacts", "probe_pair"]
 
+_MAX_PROBED_STEPS = 50  # of a fast simulator that may be silent in some steps
+
 
 @dataclass(frozen=True)
 class PairFacts:
@@ -63,7 +65,7 @@ class PairFacts:
 
 
 def probe_pair(pair: EnvPair) -> PairFacts:
-    """Make both environments and look at the fast one for one reset and one step.
+    """Make both environments and look at the fast one: a reset, and steps until one is measured.
 
     Raises:
         ValueError: If the two environments' spaces differ.
@@ -93,11 +95,17 @@ def probe_pair(pair: EnvPair) -> PairFacts:
 def _measurement_facts(fast: gym.Env[Any, Any]) -> dict[str, Any]:
     obs, at_reset = fast.reset(seed=0)
     has_state = can_get_simulator_state(fast)
-    state = get_simulator_state(fast) if has_state else np.zeros(0)
+    start = state = get_simulator_state(fast) if has_state else np.zeros(0)
     fast.action_space.seed(0)
-    action = fast.action_space.sample()
-    *_, info = fast.step(action)
     reader = MeasurementReader.of(fast)
+    for _ in range(_MAX_PROBED_STEPS if reader.outcome is not None else 1):
+        action = fast.action_space.sample()
+        *_, terminated, truncated, info = fast.step(action)
+        if MEASUREMENT in info:
+            break
+        if terminated or truncated:
+            fast.reset()
+        state = get_simulator_state(fast) if has_state else state
     if MEASUREMENT not in info or reader.outcome is None:
         return {"measurement_dim": 0}
     facts: dict[str, Any] = {"measurement_dim": int(np.size(info[MEASUREMENT]))}
@@ -106,7 +114,7 @@ def _measurement_facts(fast: gym.Env[Any, Any]) -> dict[str, Any]:
             np.size(reader.predictor_inputs(info[MEASUREMENT], state, action))
         )
     if has_state and MEASUREMENT in at_reset:
-        facts["measures_resets"] = reader.explains_reset(obs, at_reset[MEASUREMENT], state)
+        facts["measures_resets"] = reader.explains_reset(obs, at_reset[MEASUREMENT], start)
     return facts
 
 

@@ -378,3 +378,17 @@ def test_the_step_checker_of_gymnasium_is_left_out():
     while isinstance(env, gym.Wrapper):
         assert not isinstance(env, gym.wrappers.common.PassiveEnvChecker)
         env = env.env
+
+
+class FirstStepsSilentEnv(envs.OutcomeEnv):
+    def _info(self):
+        return {} if self.count <= 3 else super()._info()
+
+
+def test_a_fast_simulator_that_is_silent_at_first_still_measures():
+    assert probe_pair(pair(FirstStepsSilentEnv, envs.OutcomeEnv)).measurement_dim == 1
+
+
+def test_a_fast_simulator_that_is_always_silent_measures_nothing():
+    always = {"invalid_above": -np.inf, "is_silent": True}
+    assert probe_pair(pair(envs.OutcomeEnv, envs.OutcomeEnv, always)).measurement_dim == 0
