@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from rllib_offset import A2CConfig, OffsetA2CConfig, OffsetMixin, OffsetPPOConfi
 from rllib_offset.batch_time import BatchTime
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetEnvRunner
+from rllib_offset.errors import SlowSimulatorError
 
 pytestmark = pytest.mark.ray
 
@@ -369,3 +371,15 @@ def test_more_workers_than_cpus_is_one_clear_line():
     config = small(OffsetA2CConfig(), workers=1000).slow_simulator(num_cpus_per_replay_worker=1)
     with pytest.raises(ValueError, match="1000 replay workers"):
         config.build_algo()
+
+
+def test_a_training_that_the_slow_simulator_ends_says_where_it_goes_on():
+    def fail(up_to):
+        raise SlowSimulatorError("the mesh is tangled")
+
+    training = SimpleNamespace(
+        replay=SimpleNamespace(gather=fail), logdir="/trial", save_to_path=lambda path: path
+    )
+    expected = "tangled; --restore /trial/checkpoint_of_failure goes on from there"
+    with pytest.raises(SlowSimulatorError, match=expected):
+        OffsetMixin._gather_or_save(training, None)
