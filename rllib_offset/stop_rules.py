@@ -17,6 +17,7 @@ _AT_THE_TOP = (
     "iterations_since_restore",
     "mean_num_episode_lists_received",
     "mean_num_learner_group_update_called",
+    "mean_num_training_step_calls_since_last_synch_worker_weights",
     "num_env_steps_sampled_lifetime",
     "num_training_step_calls_per_iteration",
     "num_weight_broadcasts",
@@ -28,6 +29,7 @@ _AT_THE_TOP = (
 )
 _OF_RUNNERS = (
     "env_reset_timer",
+    "env_runner_state_server_pull",
     "env_step_timer",
     "env_to_module_sum_episodes_length_in",
     "env_to_module_sum_episodes_length_out",
@@ -38,6 +40,7 @@ _OF_RUNNERS = (
     "episode_return_max",
     "episode_return_mean",
     "episode_return_min",
+    "mean_num_episode_lists_received",
     "num_env_steps_sampled",
     "num_env_steps_sampled_lifetime",
     "num_episodes",
@@ -67,10 +70,6 @@ _OPEN = (
     "timers",
 )
 _OPEN_OF_RUNNERS = (
-    "env_reset_timer",
-    "env_step_timer",
-    "env_to_module_sum_episodes_length_in",
-    "env_to_module_sum_episodes_length_out",
     "agent_episode_return_mean",
     "agent_steps",
     "env_to_module_connector",
@@ -83,10 +82,6 @@ _OPEN_OF_RUNNERS = (
     "num_module_steps_sampled_lifetime",
 )
 _OWN_OF_RUNNERS = (
-    "env_reset_timer",
-    "env_step_timer",
-    "env_to_module_sum_episodes_length_in",
-    "env_to_module_sum_episodes_length_out",
     metrics.FAST_EPISODE_RETURN_MEAN,
     metrics.OUTSIDE_FRACTION,
     metrics.SAMPLING_TIME_S,
