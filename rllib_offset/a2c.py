@@ -192,6 +192,11 @@ def check_episodes_are_complete(config: AlgorithmConfig) -> None:
             )
 
 
+def _forget_weights(runner: Any) -> None:
+    runner._weights_seq_no = 0  # RLlib's runners take no weights of a lower number than theirs
+    runner._sampled_version = None
+
+
 class ViewedMixin(Algorithm):
     """Saves what there is to see of an agent beside each of its checkpoints."""
 
@@ -210,6 +215,15 @@ class ViewedMixin(Algorithm):
             content = {"class": named, "ctor_args_and_kwargs": self.get_ctor_args_and_kwargs()}
             file.write_bytes(cloudpickle.dumps(content))
         return saved
+
+    @override(Algorithm)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Restore; what samples goes on with the weights restored, even where its own are newer."""
+        if kwargs.get("component") is None:
+            for group in (self.env_runner_group, self.eval_env_runner_group):
+                if group is not None:
+                    group.foreach_env_runner(_forget_weights, local_env_runner=True)
+        super().restore_from_path(path, *args, **kwargs)
 
 
 class A2C(ViewedMixin, Algorithm):

@@ -146,6 +146,27 @@ def test_saved_and_resumed_equals_uninterrupted(make_config, tmp_path):
         resumed.stop()
 
 
+@pytest.mark.parametrize(
+    ("make_config", "num_env_runners"), [(A2CConfig, 0), (OffsetA2CConfig, 2), (OffsetPPOConfig, 0)]
+)
+def test_a_checkpoint_goes_on_in_the_algorithm_that_wrote_it(
+    make_config, num_env_runners, tmp_path
+):
+    config = small(make_config())
+    config.env_runners(num_env_runners=num_env_runners, num_cpus_per_env_runner=0.25)
+    algorithm = config.build_algo()
+    algorithm.train()
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    ends = []
+    for _ in range(2):
+        algorithm.train()
+        algorithm.train()
+        ends.append(fingerprint(algorithm))
+        algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    algorithm.stop()
+    assert ends[0] == ends[1]
+
+
 def test_a_checkpoint_goes_on_with_other_numbers_of_runners_and_replay_workers(tmp_path):
     algorithm = small(OffsetA2CConfig()).build_algo()
     algorithm.train()
