@@ -4,7 +4,6 @@
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,8 +181,7 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
         try:
             return self.replay.gather(up_to)
         except SlowSimulatorError as error:
-            folder = self.save_to_path(str(Path(self.logdir) / "checkpoint_of_failure"))
-            raise SlowSimulatorError(f"{error}; --restore {folder} goes on from there") from error
+            raise SlowSimulatorError(self._saved_after(str(error))) from error
 
     def fit_offset(self, labels: list[ReplayResult]) -> None:
         """Fit the predictor to the labels, and tell the schedule how wrong it was on them."""

@@ -1,7 +1,7 @@
 """The environment runner that corrects what it samples, and asks for labels while it does."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -21,9 +21,10 @@ from rllib_offset.columns import (
     slice_columns,
 )
 from rllib_offset.correction import OffsetCorrection
+from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.outside import OutsideCounter
 from rllib_offset.replay.requests import ReplayRequest
-from rllib_offset.sampling import EndPicker, StepPicker, Trajectory, falls_on, share_of
+from rllib_offset.sampling import EndPicker, Lanes, StepPicker, Trajectory, falls_on, share_of
 from rllib_offset.seeded_env_runner import SeededEnvRunner, seeded_torch
 from rllib_offset.simulator_state import get_simulator_states, set_simulator_states
 
@@ -247,6 +248,24 @@ class OffsetEnvRunner(SeededEnvRunner):
             self._states = get_simulator_states(self.env)
         if self._records_states:
             fast[STATE] = self._states
+
+    @override(SeededEnvRunner)
+    def _step(self, actions: NDArray[Any], lanes: Lanes) -> Any:
+        if self.config.correct:
+            return super()._step(actions, lanes)
+        try:
+            return super()._step(actions, lanes)
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            lane = getattr(self.env, "latest_lane", None)  # a native vector is stepped as one
+            failed = np.flatnonzero(lanes.running) if lane is None else [lane]
+            seeds = ", ".join(str(lanes.seeds[lane]) for lane in failed)
+            step = int(lanes.times[failed[0]]) - 1
+            raise SlowSimulatorError(
+                f"the slow simulator raised {what} in an evaluation (seed {seeds}, step {step})",
+                seed=int(lanes.seeds[failed[0]]),
+                step=step,
+            ) from error
 
     @override(SeededEnvRunner)
     def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:

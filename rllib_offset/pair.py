@@ -195,7 +195,12 @@ class LaneVectorEnv(SyncVectorEnv):
     """Environments side by side, none of which resets by itself.
 
     Unlike Gymnasium's own, it accepts a step while some lanes have ended, and leaves those alone.
+
+    Attributes:
+        latest_lane: The lane stepped last: the one that failed, if a step raises.
     """
+
+    latest_lane: int
 
     def __init__(self, env_fns: Iterable[Callable[[], AnyEnv]]) -> None:
         super().__init__(list(env_fns), autoreset_mode=AutoresetMode.DISABLED)
@@ -213,6 +218,7 @@ class LaneVectorEnv(SyncVectorEnv):
             if self._autoreset_envs[i]:
                 self._rewards[i] = 0.0
                 continue
+            self.latest_lane = i
             obs, reward, terminated, truncated, info = self.envs[i].step(action)
             self._env_obs[i], self._rewards[i] = obs, reward
             self._terminations[i], self._truncations[i] = terminated, truncated

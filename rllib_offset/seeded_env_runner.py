@@ -167,6 +167,10 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
         """Look at the simulators before a step; ``fast`` has observations and actions."""
 
+    def _step(self, actions: NDArray[Any], lanes: Lanes) -> Any:
+        """Step the environment; ``lanes`` tell of the episodes that do."""
+        return self.env.step(actions)
+
     def _end_episode(self, episode: SingleAgentEpisode, trajectory: Trajectory) -> None:
         self._ended = trajectory
         self._ongoing_episodes[trajectory.lane] = episode
@@ -241,7 +245,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             self._before_step(fast, lanes.running)
             if isinstance(env, LaneVectorEnv):
                 env.keep_running(lanes.running)
-            raw_obs, rewards, terminated, truncated, infos = env.step(env_actions)
+            raw_obs, rewards, terminated, truncated, infos = self._step(env_actions, lanes)
             fast |= {OBS: raw_obs, REWARD: rewards.astype(np.float32), TERMINATED: terminated}
             fast |= self._measured(infos)
             seen = self._correct_steps(fast, lanes.running)

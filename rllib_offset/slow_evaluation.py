@@ -1,5 +1,7 @@
 """Evaluation: truth in the slow simulator, promise in fast + offset, on the same seeds."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_offset import metrics
+from rllib_offset.errors import SlowSimulatorError
 from rllib_offset.ledger import Ledger
 from rllib_offset.seeded_env_runner import evaluation_seeds
 
 __all__ = ["SlowEvaluationMixin", "has_env"]
+
+logger = logging.getLogger(__name__)
 
 
 class SlowEvaluationMixin(Algorithm):
@@ -29,7 +34,7 @@ class SlowEvaluationMixin(Algorithm):
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
         """Evaluate in the slow simulator, and in fast + offset on the same seeds."""
         self._ensure_slow_evaluation()
-        results = dict(super().evaluate(parallel_train_future))
+        results = dict(self._evaluate_patiently(parallel_train_future))
         truth = results.get(ENV_RUNNER_RESULTS, {})
         if self.evaluation_config.env == self.config.slow_env:  # another one costs nothing here
             self.ledger.num_eval_env_steps += int(truth.get(NUM_ENV_STEPS_SAMPLED, 0))
@@ -40,6 +45,25 @@ class SlowEvaluationMixin(Algorithm):
         results[metrics.CORRECTED_EPISODE_RETURN_MEAN] = promise
         results[metrics.FIDELITY_GAP] = promise - float(truth[EPISODE_RETURN_MEAN])
         return results
+
+    def _evaluate_patiently(self, parallel_train_future: Any) -> dict[str, Any]:
+        """Evaluate, again if the slow simulator fails, as often as a replay is tried again."""
+        failures = 0
+        while True:
+            try:
+                results: dict[str, Any] = super().evaluate(parallel_train_future)
+                return results
+            except SlowSimulatorError as error:
+                failures += 1
+                if failures > self.config.max_replay_retries:
+                    told = f"{error}; tried {failures} times"
+                    raise SlowSimulatorError(self._saved_after(told)) from error
+                logger.warning("%s; the evaluation is done again", error)
+
+    def _saved_after(self, failure: str) -> str:
+        """Save everything before a failure ends the run, and say where."""
+        folder = self.save_to_path(str(Path(self.logdir) / "checkpoint_of_failure"))
+        return f"{failure}; --restore {folder} goes on from there"
 
     def _ensure_slow_evaluation(self) -> None:
         """Create the slow evaluation runner, which RLlib makes only for an interval."""

@@ -1,6 +1,7 @@
 """The algorithms end to end, at sizes of a few seconds, and the identities they must keep."""
 
 import hashlib
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from rllib_offset.batch_time import BatchTime
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.errors import SlowSimulatorError
+from tests.envs import FaultyEnv, StatefulEnv
 
 pytestmark = pytest.mark.ray
 
@@ -290,6 +292,33 @@ def test_evaluation_returns_are_those_of_the_slow_simulator_on_fixed_seeds():
     assert (
         first["env_runners"]["episode_return_mean"] == second["env_runners"]["episode_return_mean"]
     )
+
+
+@pytest.mark.parametrize("is_once", [True, False])
+def test_a_slow_simulator_that_fails_in_an_evaluation_is_tried_again(is_once, tmp_path):
+    flag = tmp_path / "flag"
+    fault = {"flag": str(flag), "at_step": 4, "how": "raise", "once": is_once}
+    config = small(OffsetA2CConfig()).environment(StatefulEnv, env_config={})
+    config.slow_simulator(env=FaultyEnv, env_config=fault).labels(level="sample", initial=5)
+    algorithm = config.build_algo()
+    algorithm.train()
+    flag.touch()
+    if is_once:
+        assert algorithm.evaluate()["env_runners"]["num_episodes"] == 10
+        assert algorithm.ledger.num_eval_env_steps == 100
+        algorithm.stop()
+        return
+    line = r"the slow simulator raised ArithmeticError: the mesh is tangled in an evaluation "
+    with pytest.raises(SlowSimulatorError, match=line + r"\(seed 10000, step 4\); tried 3") as told:
+        algorithm.evaluate()
+    num_labels = len(algorithm.estimator.trainer.buffer)
+    algorithm.stop()
+    resumed = config.copy(copy_frozen=False).build_algo()
+    saved = re.search(r"--restore (\S+) goes on", str(told.value))
+    assert saved is not None
+    resumed.restore_from_path(saved[1])
+    assert len(resumed.estimator.trainer.buffer) == num_labels > 0
+    resumed.stop()
 
 
 class _Mine(RLlibCallback):
