@@ -2,6 +2,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,18 @@ def test_what_a_worker_finished_before_it_died_is_not_bought_again(tmp_path, mon
     assert_as_by_hand([result], [trajectory(1, 0)])
     assert (result.num_steps, result.num_wasted, result.error) == (5, 0, None)
     assert coordinator._workers.num_replays == 1
+
+
+def test_a_step_that_two_requests_ask_for_at_once_is_bought_once(coordinate, tmp_path):
+    pair = EnvPair(PAIR.fast, "tests.envs.SleepyEnv", {}, {"step_cost_s": 0.3})
+    labels = label_location(pair, str(tmp_path))
+    client = coordinate(pair, 2, num_cpus_per_worker=0.5, labels=labels)
+    one, two = steps(1, 0, counts=[0, 1]), steps(1, 1, counts=[0, 1])
+    two = replace(two, actions=one.actions)
+    client.submit([one, two])
+    results = client.gather(1)
+    assert sorted((r.num_steps, r.num_reused) for r in results) == [(0, 2), (2, 0)]
+    np.testing.assert_array_equal(results[0].slow["obs"], results[1].slow["obs"])
 
 
 def test_starting_up_does_not_count_against_the_time_limit(coordinate):

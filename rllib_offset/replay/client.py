@@ -140,18 +140,22 @@ class SlowReplay:
         stats["num_lost"] += self._num_lost
         stats["num_retries"] += self._num_retries
         stats["num_reused"] += self._num_reused
-        return stats | {"num_unstored": sum(len(part.index) for part in self._unstored)}
+        stats["num_unstored"] += self._num_unstored
+        return stats
 
     def shutdown(self) -> None:
-        """Stop workers and coordinator, and close the environments of this process."""
+        """Stop workers and coordinator, and close the environments of this process.
+
+        What has finished is stored, also where nobody has gathered it.
+        """
         with suppress(RayError):  # dead already, or too busy to answer: killed next
             ray.get(self.coordinator.shutdown.remote(), timeout=5)
         ray.kill(self.coordinator)
-        self._all_stored([])
+        self._done = self._all_stored(self._done)
         if self._unstored:
             logger.error(
                 "%d slow results could not be written to %s; they are in the checkpoint only",
-                sum(len(part.index) for part in self._unstored),
+                self._num_unstored,
                 self._labels.store.folder if self._labels else "",
             )
         if self._worker is not None:
@@ -188,9 +192,7 @@ class SlowReplay:
 
     def _question(self, up_to: int | None) -> tuple[str, tuple[Any, ...]]:
         """Return what to call for answers, or for what is to be replayed here."""
-        return (
-            ("gather", (up_to, self._received)) if self.num_workers else ("take", (self._received,))
-        )
+        return "gather" if self.num_workers else "take", (up_to, self._received)
 
     def _hear_answer(self) -> int | None:
         """Wait for what was asked for already; returns up to where that went, if it arrived."""
@@ -320,6 +322,11 @@ class SlowReplay:
             self._call("release", lease)
 
     # --- the store ---
+
+    @property
+    def _num_unstored(self) -> int:
+        waiting = (part for result in self._done for part in result.unstored)
+        return sum(len(part.index) for part in (*self._unstored, *waiting))
 
     def _all_stored(self, results: list[ReplayResult]) -> list[ReplayResult]:
         """Write what workers could not write: on another node, or while the disk was full."""

@@ -7,8 +7,9 @@ that knows nothing of learning and imports neither torch nor RLlib.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from rllib_offset.replay.options import ReplayOptions
 from rllib_offset.replay.pool import WorkerPool, one_line
 from rllib_offset.replay.requests import Key, ReplayRequest, ReplayResult, nothing
 from rllib_offset.replay.retries import FailureWatch, Retries
+from rllib_offset.replay.rows import identities
 
 __all__ = ["LOOK_AGAIN_S", "ReplayCoordinator"]
 
@@ -72,6 +74,7 @@ class ReplayCoordinator:
         self._pending: dict[Key, ReplayRequest] = {}
         self._finished: dict[Key, ReplayResult] = {}
         self._handed_over: dict[Key, ReplayRequest] = {}  # and not confirmed yet
+        self._buying = set[str]()  # labels, by their identities
         self._changed = asyncio.Condition()
         self._failure: SlowSimulatorError | None = None
 
@@ -128,16 +131,24 @@ class ReplayCoordinator:
         self._handed_over |= {key: self._finished[key].request for key in keys}
         return [self._finished.pop(key) for key in keys]
 
-    async def take(self, confirmed: Iterable[Key] = (), *after: Any) -> list[ReplayRequest]:
+    async def take(
+        self, up_to: int | None = None, confirmed: Iterable[Key] = (), *after: Any
+    ) -> list[ReplayRequest]:
         """Hand over the requests that nobody works on yet, sorted by key.
 
         Args:
+            up_to: Only those with ``key[0] <= up_to``; None for all.
             confirmed: Keys of requests that have arrived earlier.
             *after: As in :meth:`gather`.
         """
         await self._strike_out(confirmed)
-        taken = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-        requests = [request for key, request in taken if self._pending.pop(key, None) is not None]
+        queued = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        requests = []
+        for key, request in queued:
+            if up_to is not None and key[0] > up_to:
+                self._queue.put_nowait((key, request))
+            elif self._pending.pop(key, None) is not None:
+                requests.append(request)
         await self._announce()
         return requests
 
@@ -167,6 +178,9 @@ class ReplayCoordinator:
             "num_retries": self._num_retries,
             "num_reused": self._num_reused,
             "num_queued": self._queue.qsize(),
+            "num_unstored": sum(
+                len(part.index) for result in self._finished.values() for part in result.unstored
+            ),
             "coordinator_pid": os.getpid(),
         }
 
@@ -176,6 +190,10 @@ class ReplayCoordinator:
         await self._announce()
         for task in self._tasks:
             task.cancel()
+        for key, result in self._finished.items():  # nobody has gathered them
+            if result.unstored and self._labels is not None:
+                late = self._in_thread(self._labels.append_late, result, run=self._run)
+                self._finished[key] = await late
         await self._workers.shutdown()
         if self._journal is not None:
             await self._in_thread(self._journal.clear)
@@ -245,7 +263,10 @@ class ReplayCoordinator:
     async def _replay(self, slot: int, request: ReplayRequest) -> ReplayResult:
         """Look up, and replay what is not known, with retries."""
         options = self._options
-        async with self._leases.hold(options.claim(request), 1 if options.is_shared else None):
+        async with (
+            self._leases.hold(options.claim(request), 1 if options.is_shared else None),
+            self._alone(request),
+        ):
             retries = Retries(request, options.max_retries, await self._lookup(request))
             self._num_reused += retries.result.num_reused
             for rows in retries.asks():
@@ -260,6 +281,22 @@ class ReplayCoordinator:
         if self._labels is None:
             return retries.result
         return await self._in_thread(self._labels.with_failure_noted, retries.result, self._run)
+
+    @asynccontextmanager
+    async def _alone(self, request: ReplayRequest) -> AsyncIterator[None]:
+        """Wait for other requests of this queue that buy the same, which the store then knows."""
+        if self._labels is None:
+            yield
+            return
+        wanted = set(identities(request))
+        async with self._changed:
+            await self._changed.wait_for(lambda: wanted.isdisjoint(self._buying))
+            self._buying |= wanted
+        try:
+            yield
+        finally:
+            self._buying -= wanted
+            await self._announce()
 
     async def _attempt(self, slot: int, request: ReplayRequest) -> tuple[ReplayResult, bool]:
         """Replay once; return the result and whether the worker had to be replaced."""
