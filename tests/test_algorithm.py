@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -430,6 +431,7 @@ def test_a_training_that_the_slow_simulator_ends_says_where_it_goes_on():
     training = SimpleNamespace(
         replay=SimpleNamespace(gather=fail), logdir="/trial", save_to_path=lambda path: path
     )
+    training._saved_after = partial(OffsetMixin._saved_after, training)
     expected = "tangled; --restore /trial/checkpoint_of_failure goes on from there"
     with pytest.raises(SlowSimulatorError, match=expected):
         OffsetMixin._gather_or_save(training, None)
