@@ -127,7 +127,6 @@ class SlowReplay:
         Labels that it bought after the checkpoint then count as bought, not as reused.
         """
         self.run = run
-        self._options = replace(self._options, run=run)
         self._call("adopt_run", run)
 
     def known_labels(self, *, except_run: str | None = None) -> list[ReplayResult]:
@@ -186,6 +185,8 @@ class SlowReplay:
                     raise
                 logger.warning("the replay coordinator died and is started again: %s", death)
                 self.coordinator = self._start_coordinator(recovers=True)
+                if self.run != self._options.run:  # which names the journal it recovers from
+                    self.coordinator.adopt_run.remote(self.run)
                 continue
             self._num_restarts = 0
             return answer
