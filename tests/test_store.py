@@ -191,6 +191,7 @@ def test_a_folder_of_the_same_name_on_another_machine_is_not_written(location):
     result = bought(elsewhere, trajectory(1, 0))
     assert elsewhere.store.segment_names() == []
     here = KnownLabels(location)
+    assert elsewhere.append_late(result, run="a").unstored == result.unstored
     assert here.append_late(result, run="a").unstored == ()
     here.store.refresh()
     assert_same_answer(here.lookup(trajectory(1, 0)), result)

@@ -82,7 +82,12 @@ class KnownLabels:
         self.store.append(rows, is_precious=total_s >= _IS_PRECIOUS_S)
 
     def append_late(self, result: ReplayResult, *, run: str) -> ReplayResult:
-        """Write what those before could not write; what still cannot be stays ``unstored``."""
+        """Write what those before could not write; what still cannot be stays ``unstored``.
+
+        On a machine with a folder of its own nothing is written: the driver's is the one to keep.
+        """
+        if not self.store.is_same_folder:
+            return result
         left = []
         for part in result.unstored:
             try:
