@@ -120,7 +120,7 @@ def test_wrong_input_is_answered_as_documented(folder, monkeypatch, section, num
         install_ray(monkeypatch, given)
     result = CliRunner().invoke(cli.app, words_of(folder, section, given))
     assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
+    (line,) = result.stderr.replace(f"{folder}/", "").splitlines()
     if os.environ.get("REWRITE_ERRORS"):
         lines = DOCUMENT.read_text(encoding="utf-8").splitlines(keepends=True)
         lines[number] = lines[number].replace(answer, line.removeprefix("Error: "))
