@@ -35,7 +35,7 @@ from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.predictor import torch_threads
 from rllib_offset.ray_version import check_ray_version
 from rllib_offset.replay.client import SlowReplay
-from rllib_offset.replay.requests import ReplayResult, steps_per_call
+from rllib_offset.replay.requests import ReplayResult, steps_per_call, valid_rows
 from rllib_offset.replay.resync import resynchronised
 from rllib_offset.slow_evaluation import SlowEvaluationMixin, has_env
 from rllib_offset.timing import Level
@@ -267,8 +267,9 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
     def _decide_on_dynamics(self, labels: list[ReplayResult]) -> list[ReplayResult]:
         """Switch to the one-step residual if the labels show that the dynamics differ.
 
-        From then on every label is one of single steps, whenever and by whomever it was bought,
-        those bought before the switch included.
+        From then on every label is one of single steps, whenever and by whomever it was bought.
+        Single steps bought before are read anew; trajectories, of which none is kept, count as
+        wasted.
         """
         divergence, config = self.dynamics.look_at(labels), self.config
         if self.estimator.layout.resynchronises:
@@ -284,9 +285,12 @@ class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm)
             self._warn_of_divergence(divergence)
             return labels
         logger.info("the dynamics differ (divergence %.2g): one-step residual mode", divergence)
+        num_before = self.estimator.trainer.buffer.num_added
         self.start_estimator(residual=True)
-        earlier = self.dynamics.hand_over()
-        return [*filter(self.estimator.can_take, earlier), *self._as_single_steps(labels)]
+        earlier = list(filter(self.estimator.can_take, self.dynamics.hand_over()))
+        num_kept = sum(int(valid_rows(label).sum()) for label in earlier)
+        self.ledger.num_env_steps_wasted += num_before - num_kept
+        return [*earlier, *self._as_single_steps(labels)]
 
     def _as_single_steps(self, labels: list[ReplayResult]) -> list[ReplayResult]:
         if all(label.request.kind != "trajectory" for label in labels):

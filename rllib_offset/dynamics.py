@@ -55,7 +55,7 @@ class DynamicsWatch:
 
     def keep(self, labels: list[ReplayResult]) -> None:
         """Keep single steps that were taken in for the same dynamics."""
-        self._kept += [label for label in labels if label.request.kind == "steps"]
+        self._kept += [label for label in labels if label.request.kind == "steps" and label.slow]
         too_many = sum(len(label.index) for label in self._kept) - self._max_labels
         while too_many > 0:
             too_many -= len(self._kept.pop(0).index)

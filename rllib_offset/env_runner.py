@@ -1,5 +1,7 @@
 """The environment runner that corrects what it samples, and asks for labels while it does."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +84,7 @@ class OffsetEnvRunner(SeededEnvRunner):
     offset: OffsetBroadcast | None = None
     _correction: OffsetCorrection | None = None
     _records_states = False
+    _num_steps = 0  # of this sample
     _allowance: int | None = None  # slow steps that may still be asked for until the next broadcast
 
     @override(SeededEnvRunner)
@@ -200,6 +203,7 @@ class OffsetEnvRunner(SeededEnvRunner):
 
     @override(SeededEnvRunner)
     def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
+        self._num_steps = 0
         self._picker = StepPicker.none()
         self._phase = float(rng.random())
         self._outside = OutsideCounter()
@@ -250,21 +254,38 @@ class OffsetEnvRunner(SeededEnvRunner):
             fast[STATE] = self._states
 
     @override(SeededEnvRunner)
+    def _reset(self, starting: NDArray[np.bool_], lanes: Lanes) -> Any:
+        with self._blame(lanes, starting, "reset"):
+            return super()._reset(starting, lanes)
+
+    @override(SeededEnvRunner)
     def _step(self, actions: NDArray[Any], lanes: Lanes) -> Any:
-        if self.config.correct:
-            return super()._step(actions, lanes)
+        with self._blame(lanes, lanes.running):
+            result = super()._step(actions, lanes)
+        self._num_steps += lanes.num_running
+        return result
+
+    @contextmanager
+    def _blame(
+        self, lanes: Lanes, running: NDArray[np.bool_], place: str | None = None
+    ) -> Iterator[None]:
+        """Say of the slow simulator, in an evaluation, where it failed."""
         try:
-            return super()._step(actions, lanes)
+            yield
         except Exception as error:
+            if self.config.correct:
+                raise
             what = " ".join(f"{type(error).__name__}: {error}".split())
             lane = getattr(self.env, "latest_lane", None)  # a native vector is stepped as one
-            failed = np.flatnonzero(lanes.running) if lane is None else [lane]
+            failed = np.flatnonzero(running) if lane is None or place else [lane]
             seeds = ", ".join(str(lanes.seeds[lane]) for lane in failed)
-            step = int(lanes.times[failed[0]]) - 1
+            step = max(0, int(lanes.times[failed[0]]) - 1)
             raise SlowSimulatorError(
-                f"the slow simulator raised {what} in an evaluation (seed {seeds}, step {step})",
+                f"the slow simulator raised {what} in an evaluation "
+                f"(seed {seeds}, {place or f'step {step}'})",
                 seed=int(lanes.seeds[failed[0]]),
                 step=step,
+                num_steps=self._num_steps,
             ) from error
 
     @override(SeededEnvRunner)

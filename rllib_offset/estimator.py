@@ -51,6 +51,7 @@ class OffsetEstimator:
         self._reward_range = (np.inf, -np.inf)
         self._num_groups = 0
         self._held = HeldLabels(lambda fast: layout.identity(fast, reader))
+        self._latest: list[ReplayResult] = []
         self._latest_rewards: list[float] = []  # lowest and highest
         self._latest_inside: list[NDArray[np.bool_]] = []
         self._latest_misses: list[NDArray[np.float64]] = []
@@ -80,6 +81,7 @@ class OffsetEstimator:
             ``(N,)``, error of the present predictor on each label before it is fitted: root mean
             square over the targets in units of the offset's own spread; NaN before the first fit.
         """
+        self._latest = results
         self._latest_rewards = []
         self._latest_inside = []
         self._latest_misses = []
@@ -130,6 +132,7 @@ class OffsetEstimator:
         """Forget all labels but the latest ``num_kept``, those of the latest :meth:`add`."""
         self.trainer.drop_before(self.trainer.buffer.num_added - num_kept)
         self._held.forget()
+        self._held.add(self._latest)
         rewards = self._latest_rewards
         self._reward_range = (min(rewards, default=np.inf), max(rewards, default=-np.inf))
 

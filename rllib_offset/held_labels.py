@@ -44,7 +44,8 @@ class HeldLabels:
     def left_out_of(self, results: list[ReplayResult]) -> list[ReplayResult]:
         """Return the results without what is held, or comes a second time.
 
-        What is left out and came for free counts nowhere; what was bought counts as wasted.
+        What is left out and came for free counts nowhere; what was bought counts as wasted.  Of an
+        answer that is both, the free rows are taken to be the ones left out.
         """
         fresh, given = [], set[int]()
         for result in results:
@@ -77,8 +78,11 @@ class HeldLabels:
 def _without(result: ReplayResult, rows: NDArray[np.int64]) -> ReplayResult:
     """Return a result as if some of its finished rows had never been asked for."""
     num_reused = max(0, result.num_reused - len(rows))
+    asked = np.setdiff1d(np.arange(len(result.request)), result.index[rows])
     if len(rows) == len(result.index):
         bare = nothing(result.request)
+        if result.error is not None and result.request.kind == "steps":
+            bare = nothing(result.request.rows(asked), result.error)
         return replace(
             bare,
             sim_time_s=result.sim_time_s,
@@ -88,7 +92,6 @@ def _without(result: ReplayResult, rows: NDArray[np.int64]) -> ReplayResult:
         )
     assert result.slow is not None
     kept = np.setdiff1d(np.arange(len(result.index)), rows)
-    asked = np.setdiff1d(np.arange(len(result.request)), result.index[rows])
     return replace(
         result,
         request=result.request.rows(asked),

@@ -19,7 +19,8 @@ class Ledger:
         num_eval_env_steps: Slow steps of evaluation.
         num_env_steps_reused: Labels taken from the store that another request had paid for.
         num_env_steps_wasted: Of the steps bought, those that had to be bought again, as a
-            trajectory that broke off is only bought whole.
+            trajectory that broke off is only bought whole, and those of no use since the dynamics
+            turned out to differ.
         num_invalid: Steps that finished with a result that means nothing.
         num_labels_lost: Labels asked for that no attempt could give.
         num_replays_lost: Replays given up after their last retry.

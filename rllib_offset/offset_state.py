@@ -68,8 +68,7 @@ class OffsetStateMixin(Algorithm):
             self.schedule.set_state(offset["schedule"])
             self.ledger = Ledger(**offset["ledger"])
             self.version = offset["version"]
-            self.replay.resume_run(offset["run"])
-            self.replay.submit(offset["outstanding"])
+            self.replay.restore(offset["run"], offset["outstanding"])
             _set_global_rng(offset["global_rng"])
         self.broadcast_offset()
 

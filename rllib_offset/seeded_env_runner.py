@@ -167,6 +167,10 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     def _before_step(self, fast: Columns, running: NDArray[np.bool_]) -> None:
         """Look at the simulators before a step; ``fast`` has observations and actions."""
 
+    def _reset(self, starting: NDArray[np.bool_], lanes: Lanes) -> Any:
+        """Reset the lanes that are ``starting``."""
+        return self.env.reset(seed=lanes.seeds.tolist(), options={"reset_mask": starting})
+
     def _step(self, actions: NDArray[Any], lanes: Lanes) -> Any:
         """Step the environment; ``lanes`` tell of the episodes that do."""
         return self.env.step(actions)
@@ -231,9 +235,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             if wanted and lanes.num_running < self.num_envs:
                 starting = lanes.start(wanted, tick, seeds)
                 where = np.flatnonzero(starting)
-                resets, infos = env.reset(
-                    seed=lanes.seeds.tolist(), options={"reset_mask": starting}
-                )
+                resets, infos = self._reset(starting, lanes)
                 fast_obs[where] = resets[where]
                 measured = slice_columns(self._measured(infos), where)
                 obs[where] = self._correct_resets(fast_obs[where], measured, where)

@@ -51,14 +51,27 @@ class SlowEvaluationMixin(Algorithm):
         failures = 0
         while True:
             try:
+                if failures:
+                    self._build_anew()
                 results: dict[str, Any] = super().evaluate(parallel_train_future)
                 return results
             except SlowSimulatorError as error:
                 failures += 1
+                self.ledger.num_eval_env_steps += error.num_steps
                 if failures > self.config.max_replay_retries:
                     told = f"{error}; tried {failures} times"
                     raise SlowSimulatorError(self._saved_after(told)) from error
-                logger.warning("%s; the evaluation is done again", error)
+                logger.warning("%s; the evaluation is done again, in a new one", error)
+
+    def _build_anew(self) -> None:
+        assert self.eval_env_runner_group is not None
+        try:
+            self.eval_env_runner_group.foreach_env_runner(lambda runner: runner.make_env())
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise SlowSimulatorError(
+                f"the slow simulator raised {what} when it was built anew for an evaluation"
+            ) from error
 
     def _saved_after(self, failure: str) -> str:
         """Save everything before a failure ends the run, and say where."""

@@ -246,7 +246,7 @@ class SleepyEnv(StatefulEnv):
 
 
 class FaultyEnv(StatefulEnv):
-    """Fails as its step number `at_step` begins, if the file `flag` exists.
+    """Fails as its step number `at_step` (or "reset") begins, if the file `flag` exists.
 
     Config: `how` is "raise", "exit" (the process ends) or "hang"; with `once=True` the file is
     removed first, so that the next attempt succeeds.  With `child=True` it has a child process, as
@@ -260,15 +260,20 @@ class FaultyEnv(StatefulEnv):
             self.child = subprocess.Popen([sys.executable, "-c", code])
             Path(self.config["flag"] + ".child").write_text(str(self.child.pid))
 
+    def reset(self, **options):
+        self._fail_if_due("reset")
+        return super().reset(**options)
+
     def step(self, action):
-        flag = Path(self.config["flag"])
-        if self.count == self.config["at_step"] and flag.exists():
-            if self.config.get("once"):
-                flag.unlink()
-            self._fail()
+        self._fail_if_due(self.count)
         return super().step(action)
 
-    def _fail(self):
+    def _fail_if_due(self, moment):
+        flag = Path(self.config["flag"])
+        if moment != self.config["at_step"] or not flag.exists():
+            return
+        if self.config.get("once"):
+            flag.unlink()
         if self.config["how"] == "exit":
             os._exit(1)
         if self.config["how"] == "hang":

@@ -157,17 +157,20 @@ def test_a_checkpoint_goes_on_in_the_algorithm_that_wrote_it(
 ):
     config = small(make_config())
     config.env_runners(num_env_runners=num_env_runners, num_cpus_per_env_runner=0.25)
+    if hasattr(config, "num_replay_workers"):
+        config.slow_simulator(num_replay_workers=1, num_cpus_per_replay_worker=0.25)
     algorithm = config.build_algo()
     algorithm.train()
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    ends = []
-    for _ in range(2):
-        algorithm.train()
-        algorithm.train()
-        ends.append(fingerprint(algorithm))
+    ends: dict[int, list[Any]] = {1: [], 2: []}
+    for iterations in (2, 1, 2, 1):
+        for _ in range(iterations):
+            algorithm.train()
+        ends[iterations].append(fingerprint(algorithm))
         algorithm.restore_from_path(str(tmp_path / "checkpoint"))
     algorithm.stop()
-    assert ends[0] == ends[1]
+    for first, second in ends.values():
+        assert first == second
 
 
 def test_a_checkpoint_goes_on_with_other_numbers_of_runners_and_replay_workers(tmp_path):
@@ -295,25 +298,30 @@ def test_evaluation_returns_are_those_of_the_slow_simulator_on_fixed_seeds():
     )
 
 
+@pytest.mark.parametrize("moment", [4, "reset"])
 @pytest.mark.parametrize("is_once", [True, False])
-def test_a_slow_simulator_that_fails_in_an_evaluation_is_tried_again(is_once, tmp_path):
+def test_a_slow_simulator_that_fails_in_an_evaluation_is_tried_again(is_once, moment, tmp_path):
     flag = tmp_path / "flag"
-    fault = {"flag": str(flag), "at_step": 4, "how": "raise", "once": is_once}
+    fault = {"flag": str(flag), "at_step": moment, "how": "raise", "once": is_once}
     config = small(OffsetA2CConfig()).environment(StatefulEnv, env_config={})
     config.slow_simulator(env=FaultyEnv, env_config=fault).labels(level="sample", initial=5)
     algorithm = config.build_algo()
     algorithm.train()
+    algorithm.evaluate()
     flag.touch()
     if is_once:
         assert algorithm.evaluate()["env_runners"]["num_episodes"] == 10
-        assert algorithm.ledger.num_eval_env_steps == 100
+        lost = 0 if moment == "reset" else 4 * config.num_envs_per_env_runner
+        assert algorithm.ledger.num_eval_env_steps == 100 + lost + 100
         algorithm.stop()
         return
-    line = r"the slow simulator raised ArithmeticError: the mesh is tangled in an evaluation "
-    with pytest.raises(SlowSimulatorError, match=line + r"\(seed 10000, step 4\); tried 3") as told:
+    line = "the slow simulator raised ArithmeticError: the mesh is tangled "
+    where = {4: r"in an evaluation \(seed 10000, step 4\)", "reset": "when it was built anew .*"}
+    with pytest.raises(SlowSimulatorError, match=f"{line}{where[moment]}; tried 3 times") as told:
         algorithm.evaluate()
     num_labels = len(algorithm.estimator.trainer.buffer)
     algorithm.stop()
+    flag.unlink()
     resumed = config.copy(copy_frozen=False).build_algo()
     saved = re.search(r"--restore (\S+) goes on", str(told.value))
     assert saved is not None

@@ -127,8 +127,7 @@ def test_a_coordinator_that_dies_in_a_resumed_run_loses_no_request_and_no_accoun
     location = label_location(PAIR, str(tmp_path))
     client = SlowReplay(PAIR, num_workers=1, num_cpus_per_worker=0.25, labels=location, run="new")
     try:
-        client.resume_run("saved")
-        client.submit([trajectory(1, 0)])
+        client.restore("saved", [trajectory(1, 0)])
         ray.kill(client.coordinator)
         assert_as_by_hand(client.gather(1), [trajectory(1, 0)])
         assert len(client.known_labels(except_run="new")) == 1

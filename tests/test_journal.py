@@ -21,6 +21,17 @@ def test_requests_are_noted_until_their_answers_have_arrived(location):
     assert journal.recover() == []
 
 
+def test_the_account_is_noted_until_everything_is_struck_out(location):
+    journal = RequestJournal(KnownLabels(location), "a")
+    assert journal.noted_run() is None
+    journal.note_run("saved")
+    again = RequestJournal(KnownLabels(location), "a")
+    assert (again.noted_run(), again.recover()) == ("saved", [])
+    assert RequestJournal(KnownLabels(location), "b").noted_run() is None
+    again.clear()
+    assert journal.noted_run() is None
+
+
 def test_requests_that_are_noted_together_share_a_file(location):
     labels = KnownLabels(location)
     journal = RequestJournal(labels, "a")

@@ -121,13 +121,19 @@ class SlowReplay:
         requests: list[ReplayRequest] = self._call("outstanding", self._received)
         return [*(result.request for result in self._done), *self._taken, *requests]
 
-    def resume_run(self, run: str) -> None:
-        """Buy on the account of the run whose checkpoint was restored.
+    def restore(self, run: str, outstanding: list[ReplayRequest]) -> None:
+        """Go on from a checkpoint: on the account of its run, with its requests and no others.
 
-        Labels that it bought after the checkpoint then count as bought, not as reused.
+        What that run bought after the checkpoint then counts as bought, not as reused.  What has
+        finished here since is stored, if labels are kept, and forgotten.
         """
+        self._hear_answer()
+        if self.num_workers:
+            self._done += self.gather(None)
+        self._all_stored(self._done)
+        self._done, self._taken, self._received = [], [], []
         self.run = run
-        self._call("adopt_run", run)
+        self._call("restart", run, outstanding)
 
     def known_labels(self, *, except_run: str | None = None) -> list[ReplayResult]:
         """Return what the store holds, without that which ``except_run`` bought; free."""
@@ -185,8 +191,6 @@ class SlowReplay:
                     raise
                 logger.warning("the replay coordinator died and is started again: %s", death)
                 self.coordinator = self._start_coordinator(recovers=True)
-                if self.run != self._options.run:  # which names the journal it recovers from
-                    self.coordinator.adopt_run.remote(self.run)
                 continue
             self._num_restarts = 0
             return answer

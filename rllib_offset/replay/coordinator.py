@@ -90,6 +90,7 @@ class ReplayCoordinator:
         self._tasks: list[asyncio.Task[None]] = []
         if self._journal is not None:
             if recovers or ray.get_runtime_context().was_current_actor_reconstructed:
+                self._run = self._journal.noted_run() or options.run
                 self._enqueue(self._journal.recover())
             else:
                 self._journal.clear()
@@ -158,9 +159,15 @@ class ReplayCoordinator:
         finished = {key: result.request for key, result in self._finished.items()}
         return [request for _, request in sorted((self._pending | finished).items())]
 
-    async def adopt_run(self, run: str) -> None:
-        """Buy on this run's account from now on: that of the checkpoint which is resumed."""
+    async def restart(self, run: str, requests: Iterable[ReplayRequest]) -> None:
+        """Forget all requests for others, which are bought on the account of another run."""
         self._run = run
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        await self._strike_out([*self._pending, *self._finished, *self._handed_over])
+        if self._journal is not None:
+            await self._in_thread(self._journal.note_run, run)
+        await self.submit(requests)
 
     async def acquire(self, pool: str, limit: int) -> str:
         """Wait for a lease on behalf of a driver that replays itself; returns its name."""
@@ -246,7 +253,8 @@ class ReplayCoordinator:
                 if key not in self._pending:
                     continue  # its answer had arrived before the coordinator died
                 result = await self._replay(slot, request)
-                if self._pending.pop(key, None) is not None:
+                if self._pending.get(key) is request:  # not one of that key from before a restart
+                    del self._pending[key]
                     self._finished[key] = result
                 self._watch.observe(result)
                 self._failure = self._failure or self._watch.failure()

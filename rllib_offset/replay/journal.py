@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 from rllib_offset.columns import Columns, concat_columns
 from rllib_offset.replay.known import KnownLabels
 from rllib_offset.replay.requests import Key, ReplayRequest
 from rllib_offset.replay.rows import KEY, as_request, column_types, request_rows, split_rows
+from rllib_offset.store import RUN
 
 __all__ = ["RequestJournal"]
 
@@ -26,7 +29,7 @@ class RequestJournal:
 
     def __init__(self, labels: KnownLabels, name: str) -> None:
         self._store = labels.store
-        self._folder = f"queue-{name}"
+        self._folder, self._about = f"queue-{name}", f"account-{name}"
         self._noted: dict[str, dict[Key, ReplayRequest]] = {}  # by file
         self._lock = threading.Lock()
 
@@ -71,11 +74,22 @@ class RequestJournal:
             noted = [request for group in self._noted.values() for request in group.values()]
         return sorted(noted, key=lambda request: request.key)
 
+    def note_run(self, run: str) -> None:
+        """Write down on whose account is bought, where that is not the queue's own name."""
+        with suppress(OSError):  # then a queue that dies goes on on its own
+            self._store.write_named(f"{self._about}/run.parquet", {RUN: np.array([run])})
+
+    def noted_run(self) -> str | None:
+        """Return what :meth:`note_run` wrote, None if nothing."""
+        names = self._store.named(self._about)
+        return str(self._store.read_named(names[0])[RUN][0]) if names else None
+
     def clear(self) -> None:
         """Strike out everything."""
         with self._lock:
             self._noted.clear()
             self._store.delete_folder(self._folder)
+            self._store.delete_folder(self._about)
 
     def _write(self, name: str, group: dict[Key, ReplayRequest], rows: list[Columns]) -> None:
         self._store.write_named(name, concat_columns(rows))
