@@ -1,14 +1,15 @@
 """Whether the same actions lead the two simulators to the same states.  Knows no Ray."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_offset.columns import NEXT_STATE, STATE
-from rllib_offset.replay.requests import ReplayResult, valid_rows
+from rllib_offset.columns import NEXT_STATE, STATE, concat_columns
+from rllib_offset.replay.requests import ReplayRequest, ReplayResult, valid_rows
 from rllib_offset.simulator_state import StateRange, state_divergence
 
 __all__ = ["DynamicsWatch"]
@@ -22,7 +23,7 @@ class DynamicsWatch:
 
     Args:
         space: Gives the range of the bounded components of a state.
-        max_labels: Single steps kept; beyond it the oldest are dropped.
+        max_labels: Single steps kept; the oldest are dropped where as many came after them.
 
     Attributes:
         latest: The divergence of the labels looked at last; NaN if unknown.
@@ -55,9 +56,13 @@ class DynamicsWatch:
 
     def keep(self, labels: list[ReplayResult]) -> None:
         """Keep single steps that were taken in for the same dynamics."""
-        self._kept += [label for label in labels if label.request.kind == "steps" and label.slow]
+        for label in labels:
+            if label.request.kind == "steps" and label.slow:
+                self._kept.append(label)
+                while len(self._kept) > 1 and _are_to_be_joined(*self._kept[-2:]):
+                    self._kept[-2:] = [_joined(*self._kept[-2:])]
         too_many = sum(len(label.index) for label in self._kept) - self._max_labels
-        while too_many > 0:
+        while self._kept and too_many >= len(self._kept[0].index):
             too_many -= len(self._kept.pop(0).index)
 
     def hand_over(self) -> list[ReplayResult]:
@@ -73,3 +78,29 @@ class DynamicsWatch:
         """Resume from :meth:`get_state`, or begin anew where nothing was saved."""
         seen: NDArray[np.float64] | None = state.get("range")
         self._range.seen, self._kept = seen, list(state.get("kept", ()))
+
+
+def _are_to_be_joined(older: ReplayResult, newer: ReplayResult) -> bool:
+    """Whether to make one of two: few large answers cost a tenth of many small ones."""
+    assert older.slow is not None
+    assert newer.slow is not None
+    return (
+        len(older.index) <= len(newer.index)
+        and older.slow.keys() == newer.slow.keys()
+        and older.fast.keys() == newer.fast.keys()
+    )
+
+
+def _joined(older: ReplayResult, newer: ReplayResult) -> ReplayResult:
+    """Return one answer with the finished single steps of two."""
+    parts = (older, newer)
+    slow, fast = (
+        concat_columns([side for side in sides if side is not None])
+        for sides in zip(*((part.slow, part.fast) for part in parts), strict=True)
+    )
+    actions = np.concatenate([part.request.actions[part.index] for part in parts])
+    states = [part.request.states[part.index] for part in parts if part.request.states is not None]
+    request = ReplayRequest(newer.request.key, "steps", actions, states=np.concatenate(states))
+    return replace(
+        newer, request=request, slow=slow, fast=fast, index=np.arange(len(actions)), unstored=()
+    )
