@@ -94,13 +94,13 @@ def _are_to_be_joined(older: ReplayResult, newer: ReplayResult) -> bool:
 def _joined(older: ReplayResult, newer: ReplayResult) -> ReplayResult:
     """Return one answer with the finished single steps of two."""
     parts = (older, newer)
-    slow, fast = (
-        concat_columns([side for side in sides if side is not None])
-        for sides in zip(*((part.slow, part.fast) for part in parts), strict=True)
-    )
     actions = np.concatenate([part.request.actions[part.index] for part in parts])
     states = [part.request.states[part.index] for part in parts if part.request.states is not None]
-    request = ReplayRequest(newer.request.key, "steps", actions, states=np.concatenate(states))
     return replace(
-        newer, request=request, slow=slow, fast=fast, index=np.arange(len(actions)), unstored=()
+        newer,
+        request=ReplayRequest(newer.request.key, "steps", actions, states=np.concatenate(states)),
+        slow=concat_columns([part.slow for part in parts if part.slow]),
+        fast=concat_columns([part.fast for part in parts]),
+        index=np.arange(len(actions)),
+        unstored=(),
     )

@@ -1,7 +1,5 @@
 """The environment runner that corrects what it samples, and asks for labels while it does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +21,7 @@ from rllib_offset.columns import (
     slice_columns,
 )
 from rllib_offset.correction import OffsetCorrection
-from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.errors import SlowSimulatorError, kind_and_message
 from rllib_offset.outside import OutsideCounter
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.sampling import EndPicker, Lanes, StepPicker, Trajectory, falls_on, share_of
@@ -84,7 +82,7 @@ class OffsetEnvRunner(SeededEnvRunner):
     offset: OffsetBroadcast | None = None
     _correction: OffsetCorrection | None = None
     _records_states = False
-    _num_steps = 0  # of this sample
+    _num_slow_steps = 0  # of this sample, in an evaluation
     _allowance: int | None = None  # slow steps that may still be asked for until the next broadcast
 
     @override(SeededEnvRunner)
@@ -203,7 +201,7 @@ class OffsetEnvRunner(SeededEnvRunner):
 
     @override(SeededEnvRunner)
     def _before_sample(self, num_timesteps: int | None, rng: np.random.Generator) -> None:
-        self._num_steps = 0
+        self._num_slow_steps = 0
         self._picker = StepPicker.none()
         self._phase = float(rng.random())
         self._outside = OutsideCounter()
@@ -255,38 +253,39 @@ class OffsetEnvRunner(SeededEnvRunner):
 
     @override(SeededEnvRunner)
     def _reset(self, starting: NDArray[np.bool_], lanes: Lanes) -> Any:
-        with self._blame(lanes, starting, "reset"):
+        if self.config.correct:
             return super()._reset(starting, lanes)
+        try:
+            return super()._reset(starting, lanes)
+        except Exception as error:
+            raise self._failure(error, lanes, np.flatnonzero(starting), "reset") from error
 
     @override(SeededEnvRunner)
     def _step(self, actions: NDArray[Any], lanes: Lanes) -> Any:
-        with self._blame(lanes, lanes.running):
+        if self.config.correct:
+            return super()._step(actions, lanes)
+        try:
             result = super()._step(actions, lanes)
-        self._num_steps += lanes.num_running
+        except Exception as error:
+            lane = getattr(self.env, "latest_lane", None)  # a native vector is stepped as one
+            failed = np.flatnonzero(lanes.running) if lane is None else np.array([lane])
+            raise self._failure(error, lanes, failed) from error
+        self._num_slow_steps += lanes.num_running
         return result
 
-    @contextmanager
-    def _blame(
-        self, lanes: Lanes, running: NDArray[np.bool_], place: str | None = None
-    ) -> Iterator[None]:
+    def _failure(
+        self, error: Exception, lanes: Lanes, failed: NDArray[np.int64], place: str | None = None
+    ) -> SlowSimulatorError:
         """Say of the slow simulator, in an evaluation, where it failed."""
-        try:
-            yield
-        except Exception as error:
-            if self.config.correct:
-                raise
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            lane = getattr(self.env, "latest_lane", None)  # a native vector is stepped as one
-            failed = np.flatnonzero(running) if lane is None or place else [lane]
-            seeds = ", ".join(str(lanes.seeds[lane]) for lane in failed)
-            step = max(0, int(lanes.times[failed[0]]) - 1)
-            raise SlowSimulatorError(
-                f"the slow simulator raised {what} in an evaluation "
-                f"(seed {seeds}, {place or f'step {step}'})",
-                seed=int(lanes.seeds[failed[0]]),
-                step=step,
-                num_steps=self._num_steps,
-            ) from error
+        seeds = ", ".join(map(str, lanes.seeds[failed]))
+        step = max(0, int(lanes.times[failed[0]]) - 1)
+        return SlowSimulatorError(
+            f"the slow simulator raised {kind_and_message(error)} in an evaluation "
+            f"(seed {seeds}, {place or f'step {step}'})",
+            seed=int(lanes.seeds[failed[0]]),
+            step=step,
+            num_steps=self._num_slow_steps,
+        )
 
     @override(SeededEnvRunner)
     def _correct_steps(self, fast: Columns, running: NDArray[np.bool_]) -> Columns:

@@ -1,6 +1,6 @@
 """The one exception of the package; misuse raises ``ValueError``."""
 
-__all__ = ["SlowSimulatorError"]
+__all__ = ["SlowSimulatorError", "kind_and_message"]
 
 
 class SlowSimulatorError(RuntimeError):
@@ -24,3 +24,13 @@ class SlowSimulatorError(RuntimeError):
         self.seed = seed
         self.step = step
         self.num_steps = num_steps
+
+
+def kind_and_message(error: BaseException) -> str:
+    r"""Return what an error is and says, on one line.
+
+    Example:
+        >>> kind_and_message(ValueError("no\nlicence"))
+        'ValueError: no licence'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())

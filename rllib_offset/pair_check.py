@@ -27,7 +27,7 @@ from rllib_offset.columns import (
     concat_columns,
     slice_columns,
 )
-from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.errors import SlowSimulatorError, kind_and_message
 from rllib_offset.pair import Claim, EnvPair, PairReport
 from rllib_offset.replay.requests import ReplayRequest
 from rllib_offset.replay.worker import replay
@@ -145,9 +145,8 @@ class _Check:
             try:
                 self.envs[name] = make()
             except Exception as error:
-                self.problems.append(
-                    f"the {name} environment cannot be made: {_one_line(error)}{_hint(error)}"
-                )
+                what = kind_and_message(error) + _hint(error)
+                self.problems.append(f"the {name} environment cannot be made: {what}")
 
     def have_equal_spaces(self) -> bool:
         fast, slow = self.envs["fast"], self.envs["slow"]
@@ -211,7 +210,7 @@ class _Check:
         except Exception as error:
             hint = "; it must return (obs, info)" if "to unpack" in str(error) else ""
             raise SlowSimulatorError(
-                f"{doing} of the {name} environment raised {_one_line(error)}{hint}"
+                f"{doing} of the {name} environment raised {kind_and_message(error)}{hint}"
             ) from error
         return start
 
@@ -388,7 +387,7 @@ class _Check:
                 found = self._outcome_of(name, row)
                 wrong = _unequal(row, found, tolerance=1e-6)
             except Exception as error:
-                return self._claim(claim, False, f"`outcome` raised {_one_line(error)}")
+                return self._claim(claim, False, f"`outcome` raised {kind_and_message(error)}")
             if wrong:
                 what = f"`outcome` does not reproduce {', '.join(wrong)} of step {i}"
                 column = wrong[0]
@@ -408,10 +407,6 @@ class _Check:
 def _outcome(env: AnyEnv) -> Any:
     outcome = getattr(env.unwrapped, "outcome", None)
     return outcome if callable(outcome) else None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _hint(error: Exception | str) -> str:

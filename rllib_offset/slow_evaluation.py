@@ -15,7 +15,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_offset import metrics
-from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.errors import SlowSimulatorError, kind_and_message
 from rllib_offset.ledger import Ledger
 from rllib_offset.seeded_env_runner import evaluation_seeds
 
@@ -68,9 +68,9 @@ class SlowEvaluationMixin(Algorithm):
         try:
             self.eval_env_runner_group.foreach_env_runner(lambda runner: runner.make_env())
         except Exception as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
             raise SlowSimulatorError(
-                f"the slow simulator raised {what} when it was built anew for an evaluation"
+                f"the slow simulator raised {kind_and_message(error)} when it was built anew for "
+                "an evaluation"
             ) from error
 
     def _saved_after(self, failure: str) -> str:

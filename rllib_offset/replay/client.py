@@ -127,10 +127,11 @@ class SlowReplay:
         What that run bought after the checkpoint then counts as bought, not as reused.  What has
         finished here since is stored, if labels are kept, and forgotten.
         """
-        self._hear_answer()
         if self.num_workers:
-            self._done += self.gather(None)
-        self._all_stored(self._done)
+            self.gather(None)
+        else:
+            self._hear_answer()
+            self._all_stored(self._done)
         self._done, self._taken, self._received = [], [], []
         self.run = run
         self._call("restart", run, outstanding)

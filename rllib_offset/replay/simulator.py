@@ -20,7 +20,7 @@ from rllib_offset.columns import (
     VALID,
     Columns,
 )
-from rllib_offset.errors import SlowSimulatorError
+from rllib_offset.errors import SlowSimulatorError, kind_and_message
 from rllib_offset.replay.termination import Termination
 from rllib_offset.simulator_state import (
     can_get_simulator_state,
@@ -185,7 +185,7 @@ class Blame:
         if error is not None and error is self._termination.raised:
             return
         if isinstance(error, Exception | SystemExit):
-            what = " ".join(f"{type(error).__name__}: {error}".split())
+            what = kind_and_message(error)
             raise SlowSimulatorError(f"the {self._name} simulator raised {what}") from error
 
 
