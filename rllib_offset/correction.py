@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rllib_offset.bounds import Bounds
 from rllib_offset.columns import (
     ACTION,
     MEASUREMENT,
@@ -323,10 +324,8 @@ class OffsetCorrection:
                 assert self.predictor is not None
                 spread = self.layout.split(self.predictor.spread_of(predicted.members))
                 reward = reward - self.pessimism * spread[REWARD][:, 0]
-            if self.reward_range is not None:
-                lowest, highest = self.reward_range
-                reward = np.minimum(np.maximum(reward, lowest), highest)
-            result[REWARD] = reward
+            bounds = self._reward_bounds
+            result[REWARD] = reward if bounds is None else bounds.clip(reward)
         if STATE in offsets:
             result[NEXT_STATE] = fast[NEXT_STATE] + offsets[STATE]
         return _where_valid(fast, result)
@@ -366,14 +365,29 @@ class OffsetCorrection:
         return _norm(spread if self.spread_weights is None else spread * self.spread_weights)
 
     def _bounded(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        bounds = self._obs_bounds
+        return obs if bounds is None else bounds.clip(obs)
+
+    @cached_property
+    def _obs_bounds(self) -> Bounds | None:
         if self.obs_low is None or self.obs_high is None:
-            return obs
-        return np.minimum(np.maximum(obs, self.obs_low), self.obs_high)
+            return None
+        return Bounds(self.obs_low, self.obs_high)
+
+    @cached_property
+    def _reward_bounds(self) -> Bounds | None:
+        return None if self.reward_range is None else Bounds(*self.reward_range)
 
     def shifted(self, offsets: NDArray[np.float32]) -> "OffsetCorrection":
         """Return a correction that predicts ``offsets``, ``(K,)``, more wherever it is asked."""
         assert self.predictor is not None
         return replace(self, predictor=self.predictor.shifted(offsets))
+
+    def for_rows(self, num_rows: int) -> "OffsetCorrection":
+        """Return the same correction, quicker for exactly so many steps at a time."""
+        if self.predictor is None:
+            return self
+        return replace(self, predictor=self.predictor.for_rows(num_rows))
 
     def without_correction(self) -> "OffsetCorrection":
         """Return the same layout with the predictor taken out."""

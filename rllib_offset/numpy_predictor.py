@@ -5,6 +5,7 @@ Holds finished weights and cannot be trained. It pickles, and importing it impor
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,19 @@ __all__ = ["NumpyPredictor"]
 _CHUNK_ROWS = 64
 
 Float32Array = NDArray[np.float32]
+
+_ZERO = np.zeros((), np.float32)  # a plain 0 costs twice as much
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """What rows are combined with: once, or repeated for each of ``B`` rows."""
+
+    input_mean: Float32Array  # (D,) or (B, D)
+    input_gain: Float32Array  # likewise
+    biases: list[Float32Array]  # of each layer, (M, 1, fan_out) or (M, B, fan_out)
+    zeros: list[Float32Array]  # of each hidden layer, of no shape or likewise
+    output_mean: Float32Array  # (K,) or (B, K)
 
 
 class NumpyPredictor:
@@ -53,6 +67,9 @@ class NumpyPredictor:
         self.input_gain = np.float32(1) / np.asarray(input_std, np.float32)
         self.output_mean = np.array(output_mean, np.float32)
         self.labelled = None if labelled is None else np.array(labelled, np.float32)
+        self._share = np.array(1 / self.ensemble_size, np.float32)  # of one member in the mean
+        self._constants = self._constants_once()
+        self._num_repeated, self._repeated = 0, self._constants  # see `for_rows`
 
     @property
     def input_dim(self) -> int:
@@ -83,7 +100,6 @@ class NumpyPredictor:
         x = np.asarray(inputs, np.float32)
         if x.ndim != 2 or x.shape[1] != self.input_dim:
             raise ValueError(f"`inputs` must be (B, {self.input_dim}), got {x.shape}; reshape them")
-        x = self._normalized(x)
         if len(x) <= _CHUNK_ROWS:
             return self._network(x)
         starts = range(0, len(x), _CHUNK_ROWS)
@@ -92,7 +108,7 @@ class NumpyPredictor:
     def mean_of(self, members: Float32Array) -> Float32Array:
         """Return the mean of what :meth:`members` gave: ``(M, B, K) -> (B, K)``."""
         mean = self._average(members)
-        mean += self.output_mean
+        mean += self._for(mean).output_mean
         return mean
 
     def spread_of(self, members: Float32Array) -> Float32Array:
@@ -123,18 +139,47 @@ class NumpyPredictor:
         """Return a predictor that says ``offsets``, ``(K,)``, more everywhere."""
         other = copy(self)
         other.output_mean = self.output_mean + np.asarray(offsets, np.float32)
+        other._constants = other._constants_once()
+        return other.for_rows(self._num_repeated)
+
+    def for_rows(self, num_rows: int) -> "NumpyPredictor":
+        """Return the same predictor, quicker if it is asked about exactly so many rows at a time.
+
+        NumPy combines arrays of one shape in half the time of broadcast ones.
+        """
+        other, num_rows = copy(self), min(num_rows, _CHUNK_ROWS)
+        biases = [bias.repeat(num_rows, axis=1) for bias in self.biases]
+        constants = _Constants(
+            input_mean=np.tile(self.input_mean, (num_rows, 1)),
+            input_gain=np.tile(self.input_gain, (num_rows, 1)),
+            biases=biases,
+            zeros=[np.zeros_like(bias) for bias in biases[:-1]],
+            output_mean=np.tile(self.output_mean, (num_rows, 1)),
+        )
+        other._num_repeated, other._repeated = num_rows, constants
         return other
 
     def _network(self, x: Float32Array) -> Float32Array:
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+        constants = self._for(x)
+        x = x - constants.input_mean
+        x *= constants.input_gain
+        hidden = zip(self.weights[:-1], constants.biases[:-1], constants.zeros, strict=True)
+        for weight, bias, zero in hidden:
             x = np.matmul(x, weight)  # all members at once; a (B, D) input is shared by them
             x += bias
-            np.maximum(x, 0, out=x)
+            np.maximum(x, zero, out=x)
         x = np.matmul(x, self.weights[-1])
-        x += self.biases[-1]
+        x += constants.biases[-1]
         return x
+
+    def _for(self, rows: Float32Array) -> _Constants:
+        return self._repeated if len(rows) == self._num_repeated else self._constants
+
+    def _constants_once(self) -> _Constants:
+        zeros = [_ZERO] * (len(self.biases) - 1)
+        return _Constants(self.input_mean, self.input_gain, self.biases, zeros, self.output_mean)
 
     def _average(self, members: Float32Array) -> Float32Array:
         total: Float32Array = np.add.reduce(members, axis=0)  # `mean` costs twice as much here
-        total *= np.float32(1 / self.ensemble_size)
+        total *= self._share
         return total

@@ -11,7 +11,7 @@ PACKAGE = Path(rllib_offset.__file__).parent
 
 FLOORS = (
     {"columns", "config_keys", "errors", "folder_checks", "metrics", "old_spellings", "ray_version"}
-    | {"row_statistics", "state_file", "timing", "value_rules"},
+    | {"bounds", "row_statistics", "state_file", "timing", "value_rules"},
     {"envs", "numpy_predictor", "pair", "pair_facts", "paired_data", "simulator_state", "store"}
     | {"fingerprint", "label_index", "measurements", "results", "segment_reader", "store_report"}
     | {"tables"},

@@ -108,6 +108,23 @@ def test_a_policy_follows_the_bound_of_its_module(rows):
         module.set_state(other.get_state())
 
 
+@pytest.mark.parametrize(("model", "action_space"), MODELS)
+def test_a_policy_for_so_many_rows_has_the_same_bits(model, action_space):
+    module, obs = make_module(model, action_space), np.ones((10, 4), np.float32)
+    policy = SamplingPolicy(module)
+    quick = policy.for_rows(10)
+    made = []
+    for each in (policy, quick):
+        torch.manual_seed(0)
+        actions, outputs = each.act(obs, explore=True)
+        made.append((actions, outputs["action_dist_inputs"]))
+    for expected, own in zip(*made, strict=True):
+        np.testing.assert_array_equal(own, expected)
+    np.testing.assert_array_equal(
+        *(each.act(obs[:3], explore=False)[0] for each in (policy, quick.for_rows(3)))
+    )
+
+
 def test_a_policy_follows_the_weights_of_its_module():
     module, obs = make_module({}, BOX), np.ones((2, 4), np.float32)
     policy = SamplingPolicy(module)

@@ -88,6 +88,18 @@ def test_a_numpy_predictor_is_a_frozen_copy():
     np.testing.assert_array_equal(in_numpy(inputs), before)
 
 
+@pytest.mark.parametrize("lanes", [1, 10, 64, 100])
+def test_a_predictor_for_so_many_rows_has_the_same_bits(lanes):
+    predictor = randomized(OffsetPredictor(3, 2)).to_numpy()
+    quick = predictor.for_rows(lanes)
+    for rows in (lanes, 1, 64, 130):
+        inputs = normal(rows, 3)
+        for expected, own in zip(predictor.predict(inputs), quick.predict(inputs), strict=True):
+            np.testing.assert_array_equal(own, expected)
+    inputs, moved = normal(lanes, 3), np.array([0.5, -2.0], np.float32)
+    np.testing.assert_array_equal(quick.shifted(moved)(inputs), predictor.shifted(moved)(inputs))
+
+
 def test_a_numpy_predictor_unpickles_and_predicts_without_torch():
     predictor = randomized(OffsetPredictor(3, 2)).to_numpy()
     code = (

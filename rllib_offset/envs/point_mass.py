@@ -46,6 +46,7 @@ Observation = NDArray[np.float32]
 
 MAX_STEP = 0.1  # farthest move per axis and step
 EPISODE_STEPS = 100
+_LOW, _HIGH, _ONE = np.array(-1.0), np.array(1.0), np.array(1)  # plain numbers cost twice as much
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,11 @@ class PointMassModel:
         pushes = _within_square(np.asarray(actions, np.float64))
         along_x, along_y, drift = self._steering
         # products and a sum of two, not `@`: any batch shape gives the same bits
-        moves = pushes[..., :1] * along_x + pushes[..., 1:] * along_y + drift
-        return _within_square(positions + moves)
+        moves = pushes[..., :1] * along_x
+        moves += pushes[..., 1:] * along_y
+        moves += drift
+        moves += positions
+        return _within_square(moves)
 
     def observe(self, positions: Floats, rewards: Floats) -> Observation:
         """Join positions ``(..., 2)`` and rewards ``(...)`` to observations ``(..., 3)``."""
@@ -137,12 +141,13 @@ class PointMassModel:
 
     @cached_property
     def _steering(self) -> tuple[Floats, Floats, Floats]:
-        """Where a push along x, one along y, and none move the point, each ``(2,)``."""
+        """Where a push along x, one along y, and none move the point, each ``(2,)`` or zero."""
         angle = math.radians(self.rotation_deg)
         cos, sin = math.cos(angle), math.sin(angle)
         scale = MAX_STEP * self.gain
         along_x, along_y = scale * np.array([cos, sin]), scale * np.array([-sin, cos])
-        return along_x, along_y, np.array(self.drift, np.float64)
+        drift = np.array(self.drift, np.float64)
+        return along_x, along_y, drift if drift.any() else np.zeros(())
 
 
 class PointMassEnv(gym.Env[Observation, NDArray[np.float32]]):
@@ -331,7 +336,7 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         self.simulator_state_space = self.model.simulator_state_space
         self._positions = np.zeros((num_envs, 2))
         self._elapsed = np.zeros(num_envs, np.int64)
-        self._last_step = np.inf if max_episode_steps is None else max_episode_steps
+        self._last_step = np.array(np.inf if max_episode_steps is None else max_episode_steps)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self._visited: deque[Floats] = deque(maxlen=(max_episode_steps or EPISODE_STEPS) + 1)
 
@@ -373,7 +378,7 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         """Push every point: actions ``(num_envs, 2)``, no loop over lanes."""
         self._positions = positions = self.model.move(self._positions, actions)
         rewards = self.model.reward_map(positions)
-        self._elapsed += 1
+        self._elapsed += _ONE
         if self.step_cost_s:
             time.sleep(self.step_cost_s * self.num_envs)
         if self.render_mode is not None:
@@ -435,7 +440,9 @@ def start_of_seed(seed: int) -> Floats:
 
 
 def _within_square(points: Floats) -> Floats:
-    inside: Floats = np.minimum(np.maximum(points, -1.0), 1.0)  # `np.clip` costs four times as much
+    # `np.clip` costs four times as much
+    inside: Floats = np.maximum(points, _LOW)
+    np.minimum(inside, _HIGH, out=inside)
     return inside
 
 

@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 
 TARGET = (0.4, 0.3)
 
+_LOW, _HIGH = np.array(-1.0), np.array(1.0)  # of the square; plain numbers cost twice as much
 _FIRST_CELL = 1000  # number of the cell at (-1, -1): any would do, another one means other maps
 _SMALLEST_CELL = 1e-3  # a table of 2001 x 2001 cells, 32 MB
 
@@ -72,9 +73,14 @@ class Distance:
 
     def __call__(self, positions: Floats) -> Floats:
         """Return minus the distance to the target: ``(..., 2) -> (...)``."""
-        dx = positions[..., 0] - self.target[0]
-        dy = positions[..., 1] - self.target[1]
-        return -np.sqrt(dx * dx + dy * dy)  # exactly rounded: any batch shape gives the same bits
+        differences = positions - self._target
+        differences *= differences
+        squares: Floats = differences[..., 0] + differences[..., 1]
+        return -np.sqrt(squares)  # exactly rounded: any batch shape gives the same bits
+
+    @cached_property
+    def _target(self) -> Floats:
+        return np.array(self.target)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,8 @@ class RewardOffset:
 
     def __call__(self, positions: Floats) -> Floats:
         """Return the base reward at the shifted positions: ``(..., 2) -> (...)``."""
-        return self.base(np.minimum(np.maximum(positions - self._shift, -1.0), 1.0))
+        shifted = positions - self._shift
+        return self.base(np.minimum(np.maximum(shifted, _LOW), _HIGH))
 
     @cached_property
     def _shift(self) -> Floats:
