@@ -37,20 +37,19 @@ class DynamicsWatch:
 
     def look_at(self, labels: list[ReplayResult]) -> float:
         """Return how far the same actions led the two simulators apart; NaN if unknown."""
-        slow, fast = [], []
+        slow, fast, started = [], [], []
         for label in labels:
             if label.slow and NEXT_STATE in label.slow and NEXT_STATE in label.fast:
                 valid = valid_rows(label)
                 slow.append(label.slow[NEXT_STATE][valid])
                 fast.append(label.fast[NEXT_STATE][valid])
-                for started in (label.slow.get(STATE), label.fast.get(STATE)):
-                    if started is not None:
-                        self._range.see(started[valid])
+                started += [
+                    side[STATE][valid] for side in (label.slow, label.fast) if STATE in side
+                ]
         self.latest = float("nan")
         if sum(map(len, slow)):
+            self._range.see(np.concatenate([*started, *slow, *fast]))
             reached = np.concatenate(slow), np.concatenate(fast)
-            for states in reached:
-                self._range.see(states)
             self.latest = state_divergence(*reached, self._range.width)
         return self.latest
 

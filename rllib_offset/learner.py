@@ -4,21 +4,31 @@ The actor-critic network is RLlib's own; so are advantages and bootstrapping at 
 which :mod:`rllib_offset.learner_batch` gives the same numbers.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate, GeneralAdvantageEstimation
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY, Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    DIFF_NUM_GRAD_UPDATES_VS_SAMPLER_POLICY,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
 from ray.rllib.utils.schedules.scheduler import Scheduler
+from ray.rllib.utils.torch_utils import clip_gradients
+from torch import Tensor
 
 from rllib_offset.learner_batch import CompleteEpisodesPipeline, generalized_advantages
+from rllib_offset.policy import LOG_SQRT_TAU
 
 __all__ = ["A2CTorchLearner", "ResumablePPOTorchLearner"]
 
@@ -27,7 +37,13 @@ class A2CTorchLearner(TorchLearner):
     r"""One gradient step per batch on :math:`-\log\pi(a|s) A + c_v (V - R)^2 - c_e H`.
 
     Source: arXiv:1602.01783, synchronous form; generalized advantages, arXiv:1506.02438.
+
+    Attributes:
+        reads_likelihoods: Whether episodes must tell the likelihood of their actions when these
+            were drawn. Here every gradient step computes it anew; a subclass may set it.
     """
+
+    reads_likelihoods = False
 
     @override(TorchLearner)
     def build(self) -> None:
@@ -83,7 +99,7 @@ class A2CTorchLearner(TorchLearner):
     @override(Learner)
     def compute_losses(
         self, *, fwd_out: dict[str, Any], batch: dict[str, Any]
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         """Return the losses; the critic is asked once, for them and for what is still to be added.
 
         See :class:`~rllib_offset.learner_batch.CompleteEpisodesPipeline`.
@@ -96,38 +112,112 @@ class A2CTorchLearner(TorchLearner):
                 config = self.config.get_config_for_module(module_id)
                 decays = {"gamma": config.gamma, "lambda_": config.lambda_}
                 columns.update(generalized_advantages(values, columns, **decays))
-        losses: dict[str, torch.Tensor] = super().compute_losses(fwd_out=fwd_out, batch=batch)
+        losses: dict[str, Tensor] = super().compute_losses(fwd_out=fwd_out, batch=batch)
         return losses
 
     @override(TorchLearner)
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
-    ) -> torch.Tensor:
+    ) -> Tensor:
         module = self.module[module_id].unwrapped()
         mask = batch.get(Columns.LOSS_MASK)
+        steps = None if mask is None else mask.nonzero().squeeze(1)
 
-        def mean(values: torch.Tensor) -> torch.Tensor:
-            return values.mean() if mask is None else values[mask].mean()
+        def mean(values: Tensor) -> Tensor:
+            return values.mean() if steps is None else values.index_select(0, steps).mean()
 
-        distribution = module.get_train_action_dist_cls().from_logits(
-            fwd_out[Columns.ACTION_DIST_INPUTS]
-        )
+        distribution = _distribution_of(module, fwd_out[Columns.ACTION_DIST_INPUTS])
         values = fwd_out[Columns.VF_PREDS]
         log_likelihood = distribution.logp(batch[Columns.ACTIONS])
         policy_loss = -mean(log_likelihood * batch[Postprocessing.ADVANTAGES])
         value_loss = mean((values - batch[Postprocessing.VALUE_TARGETS]) ** 2)
-        entropy = mean(distribution.entropy())
+        entropy_coeff = self._entropy_coeff.get_current_value()
+        with torch.set_grad_enabled(bool(entropy_coeff)):
+            entropy = mean(distribution.entropy())
         self.metrics.log_dict(
             {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss, ENTROPY_KEY: entropy},
             key=module_id,
             window=1,
         )
-        total: torch.Tensor = (
-            policy_loss
-            + config.vf_loss_coeff * value_loss
-            - self._entropy_coeff.get_current_value() * entropy
-        )
+        total: Tensor = policy_loss + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
         return total
+
+    @override(TorchLearner)
+    def _compute_off_policyness(self, batch: dict[str, Any]) -> None:
+        """Log how many updates ago steps were sampled; in NumPy, as they are a few numbers."""
+        for module_id, columns in batch.items():
+            if WEIGHTS_SEQ_NO in columns:
+                numbers = columns[WEIGHTS_SEQ_NO].cpu().numpy()
+                if Columns.LOSS_MASK in columns:
+                    numbers = numbers[columns[Columns.LOSS_MASK].cpu().numpy()]
+                key = (module_id, DIFF_NUM_GRAD_UPDATES_VS_SAMPLER_POLICY)
+                self.metrics.log_value(key, self._weights_seq_no - numbers.mean(), window=1)
+
+    @override(TorchLearner)
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        """Take the optimizer's step; RLlib looks for NaN in every gradient twice."""
+        is_plain = self._lr_scheduler_classes is None and self._grad_scalers is None
+        if not is_plain or _norm_of(gradients_dict) is None:
+            super().apply_gradients(gradients_dict)
+            return
+        for name, gradient in gradients_dict.items():
+            self._params[name].grad = gradient
+        for module_id, optimizers in self._module_optimizers.items():
+            for optimizer in optimizers:
+                self.get_optimizer(module_id, optimizer).step()
+
+    @staticmethod
+    @override(TorchLearner)
+    def _get_clip_function() -> Callable[..., Tensor | None]:
+        return _clip_gradients
+
+
+def _clip_gradients(
+    gradients: dict[Any, Tensor], *, grad_clip: float | None = None, grad_clip_by: str = "value"
+) -> Tensor | None:
+    """Do what RLlib's function of that name does, in place, the norms of all taken in one call."""
+    norm = _norm_of(gradients)
+    if not grad_clip or grad_clip_by != "global_norm" or norm is None:
+        clipped: Tensor | None = clip_gradients(
+            gradients, grad_clip=grad_clip, grad_clip_by=grad_clip_by
+        )
+        return clipped
+    factor = grad_clip / torch.clamp(norm + 1e-6, min=grad_clip)
+    for gradient in gradients.values():
+        gradient.mul_(factor)
+    return norm
+
+
+def _norm_of(gradients: dict[Any, Tensor]) -> Tensor | None:
+    """Return the norm of all gradients together; ``None`` if one is missing or not a number."""
+    known = [gradient for gradient in gradients.values() if gradient is not None]
+    if not known or len(known) < len(gradients):
+        return None
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(known)))
+    return norm if math.isfinite(norm) else None
+
+
+class _DiagonalGaussian:
+    """``TorchDiagGaussian`` to the bit; the checks of torch's distributions cost as much as it."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._mean, log_std = inputs.chunk(2, dim=-1)
+        self._std = log_std.exp()
+
+    def logp(self, actions: Tensor) -> Tensor:
+        variance = self._std**2
+        distances = -((actions - self._mean) ** 2) / (2 * variance)
+        return (distances - self._std.log() - LOG_SQRT_TAU).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (0.5 + 0.5 * math.log(2 * math.pi) + self._std.log()).sum(-1)
+
+
+def _distribution_of(module: Any, inputs: Tensor) -> Any:
+    distribution = module.get_train_action_dist_cls()
+    if distribution is TorchDiagGaussian:
+        return _DiagonalGaussian(inputs)
+    return distribution.from_logits(inputs)
 
 
 class ResumablePPOTorchLearner(PPOTorchLearner):

