@@ -9,7 +9,12 @@ from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
-from ray.rllib.core import ALL_MODULES, COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.rllib.core import (
+    ALL_MODULES,
+    COMPONENT_LEARNER,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
@@ -24,6 +29,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.trainable import Trainable
 
 from rllib_offset.callbacks import ScoreCallback, beside
 from rllib_offset.config_keys import check_config_keys, translate_keys, written_settings
@@ -31,6 +37,7 @@ from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
 from rllib_offset.predictor import torch_threads
+from rllib_offset.quick_stats import QUICK_STATS
 from rllib_offset.setting_rules import RULES, check_model, check_settings
 
 __all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
@@ -111,6 +118,7 @@ class A2CConfig(CheckedKeysMixin, AlgorithmConfig):
         self.correct = True
         self.figure_interval: int | None = None
         self.wait_for_cpus = False
+        self.stats_cls_lookup = QUICK_STATS
         self.sample_timeout_s = None  # an empty batch is worse than a long wait
         self.evaluation_sample_timeout_s = 7 * 24 * 3600.0
         self.evaluation_duration = 64
@@ -200,6 +208,16 @@ def _forget_weights(runner: Any) -> None:
 class ViewedMixin(Algorithm):
     """Saves what there is to see of an agent beside each of its checkpoints."""
 
+    _told_config: tuple[Any, dict[str, Any]] | None = None  # and what results say of it
+
+    @override(Algorithm)
+    def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Fill in what Tune wants of every result; RLlib copies the configuration for each."""
+        filled: dict[str, Any] = Trainable.get_auto_filled_metrics(self, *args, **kwargs)
+        if self._told_config is None or self._told_config[0] is not self.config:
+            self._told_config = self.config, self.config.to_dict()
+        return {**filled, "config": dict(self._told_config[1])}
+
     @override(Algorithm)
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         super().save_checkpoint(checkpoint_dir)
@@ -282,17 +300,20 @@ class A2C(ViewedMixin, Algorithm):
         """Set off what can go on beside the update."""
 
     def _sync_weights(self, modules: set[str]) -> None:
-        """Give the runners the new weights; one of this process needs no object store for them."""
+        """Give the runners the new weights; one of this process takes them from the Learner's."""
         if self.env_runner_group.num_remote_workers():
             self.env_runner_group.sync_weights(
                 from_worker_or_learner_group=self.learner_group,
                 policies=modules,
                 inference_only=True,
             )
-            return
-        paths = [f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{name}" for name in modules]
-        state = self.learner_group.get_state(components=paths, inference_only=True)
-        self.env_runner.set_state(state[COMPONENT_LEARNER])
+        elif self.learner_group.is_local and modules == {DEFAULT_MODULE_ID}:
+            learner = self.learner_group._learner
+            self.env_runner.take_weights(learner.module[DEFAULT_MODULE_ID], learner._weights_seq_no)
+        else:
+            paths = [f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{name}" for name in modules]
+            state = self.learner_group.get_state(components=paths, inference_only=True)
+            self.env_runner.set_state(state[COMPONENT_LEARNER])
 
 
 def check_cpus(wanted: float, config: Any) -> None:

@@ -33,6 +33,7 @@ from rllib_offset.offset_state import OffsetStateMixin, label_store_of, run_name
 from rllib_offset.pair import EnvPair
 from rllib_offset.pair_facts import PairFacts, probe_pair
 from rllib_offset.predictor import torch_threads
+from rllib_offset.quick_stats import QUICK_STATS
 from rllib_offset.ray_version import check_ray_version
 from rllib_offset.replay.client import SlowReplay
 from rllib_offset.replay.requests import ReplayResult, steps_per_call, valid_rows
@@ -432,6 +433,7 @@ class OffsetPPOConfig(OffsetConfigMixin, PPOConfig):
 
     def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
         super().__init__(algo_class=algo_class or OffsetPPO)
+        self.stats_cls_lookup = QUICK_STATS
         self.num_envs_per_env_runner = 10
         self.train_batch_size_per_learner = 1000
         self.minibatch_size = 250

@@ -100,7 +100,7 @@ class OffsetEnvRunner(SeededEnvRunner):
         limit = offset.max_slow_steps
         self._allowance = None if limit is None else self._share(limit)
         if self.config.correct:
-            self._correction = offset.correction
+            self._correction = offset.correction.for_rows(self.num_envs)
             needs_state = offset.correction.layout.needs_state
             self._records_states = needs_state or offset.records_states
         return offset.version
@@ -132,12 +132,13 @@ class OffsetEnvRunner(SeededEnvRunner):
             )
 
     def request_steps(self) -> None:
-        """Ask for the slow results of the steps picked during the sample, in chunks."""
+        """Ask for the slow results of the steps picked during the sample, in chunks; once."""
         if self.offset is None:
             return
         steps = self._picker.chosen(
             self.offset.correction, self.offset.choice, self.offset.held_labels, self._reader
         )
+        self._picker = StepPicker.none()
         if not steps:
             return
         chunk = self.offset.steps_per_request
@@ -297,6 +298,8 @@ class OffsetEnvRunner(SeededEnvRunner):
             fast |= next_states
         if picks:
             self._picker.pick(fast | {STATE: self._states} | next_states, running)
+            if self._picker.has_seen_all:  # the slow simulator need not wait for the sample's end
+                self.request_steps()
         self._picker.advance(running)
         correction = self._correction
         if correction is None:

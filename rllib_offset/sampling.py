@@ -109,30 +109,29 @@ class Recorder:
 
     def __init__(self, lanes: int, ticks: int) -> None:
         self._lanes, self._ticks = lanes, ticks
-        self._columns: dict[tuple[str, str], NDArray[Any]] = {}
+        self._groups: dict[str, Columns] = {}
 
     def put(self, tick: int, **groups: Columns) -> None:
         """Store one row per lane, columns in named groups."""
         if tick == self._ticks:
             self._ticks *= 2
-            for key, column in self._columns.items():
-                blank = _blank(key[1], column[0], len(column))
-                self._columns[key] = np.concatenate([column, blank])
+            for kept in self._groups.values():
+                for name, column in kept.items():
+                    blank = _blank(name, column[0], len(column))
+                    kept[name] = np.concatenate([column, blank])
         for group, columns in groups.items():
+            kept = self._groups.setdefault(group, {})
             for name, values in columns.items():
-                if (group, name) not in self._columns:
-                    self._columns[group, name] = _blank(name, values, self._ticks)
-                self._columns[group, name][tick] = values
+                if name not in kept:
+                    kept[name] = _blank(name, values, self._ticks)
+                kept[name][tick] = values
 
     def trajectory(self, lane: int, steps: slice, **facts: Any) -> Trajectory:
         """Return a lane's steps as a trajectory; ``facts`` are its other fields."""
 
-        def group(wanted: str) -> Columns:
-            return {
-                name: column[steps, lane].copy()
-                for (group, name), column in self._columns.items()
-                if group == wanted
-            }
+        def group(name: str) -> Columns:
+            columns = self._groups.get(name, {})
+            return {name: column[steps, lane].copy() for name, column in columns.items()}
 
         seen = group("seen")
         return Trajectory(
@@ -183,6 +182,11 @@ class StepPicker:
         drawn = rng.choice(num_timesteps, count, replace=False)
         ranks = np.argsort(drawn)
         return cls(drawn[ranks], ranks, min(quota, num_timesteps))
+
+    @property
+    def has_seen_all(self) -> bool:
+        """Whether every slot of the draw has passed, so that the choice can be made."""
+        return self._passed == len(self._slots) > 0
 
     def wants(self, running: NDArray[np.bool_]) -> bool:
         """Tell whether one of the steps that the running lanes take now is to be picked."""

@@ -7,22 +7,35 @@ each step; :mod:`rllib_offset.env_runner` corrects it.
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns as ModuleColumns
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import (
+    EPISODE_DURATION_SEC_MEAN,
+    EPISODE_LEN_MAX,
+    EPISODE_LEN_MEAN,
+    EPISODE_LEN_MIN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    WEIGHTS_SEQ_NO,
+)
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_offset import metrics
@@ -58,6 +71,11 @@ EVALUATION_SEED = (
 
 _ENDLESS_TICKS = 50_000  # without any lane's end; twice the length of the longest Atari games
 
+_ONE = np.ones((), np.float32)  # a plain 1 costs twice as much
+
+# A Learner's module, the runner's, and the weights of the latter beside those of the former.
+_SharedWeights = tuple[Any, Any, list[tuple[torch.Tensor, torch.Tensor]]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,6 +92,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
 
     env: Any
     _prepared: SamplingPolicy | None = None
+    _shared: _SharedWeights | None = None
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -89,6 +108,9 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             is_clipped=self.config.clip_actions,
         )
         self._horizon = _time_limit(self.env)
+        learner = self.config.learner_class
+        has_own_pieces = self.config._learner_connector is not None  # which may read anything
+        self._tells_likelihoods = has_own_pieces or getattr(learner, "reads_likelihoods", True)
         self._reader = MeasurementReader.of(self.env)
         self._measurement: NDArray[Any] | None = None  # the first one
         self._ended: Trajectory | None = None
@@ -128,7 +150,9 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             for together in self._roll_out(
                 self._episode_seeds(rng), num_timesteps, num_episodes, explore, random_actions
             ):
-                for trajectory in self._with_likelihoods(together) if explore else together:
+                if explore and self._tells_likelihoods:
+                    together = self._with_likelihoods(together)
+                for trajectory in together:
                     episodes.append(self._to_episode(trajectory))
                     self._end_episode(episodes[-1], trajectory)
         self._after_sample()
@@ -140,11 +164,56 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         self.metrics.log_value(metrics.SAMPLING_TIME_S, sampling_s, window=1)
         return episodes
 
+    @override(SingleAgentEnvRunner)
+    def get_metrics(self) -> Any:
+        """Return what was sampled, in figures; all episodes since the last call are logged at once.
+
+        One by one, as RLlib does, costs nine calls for each.
+        """
+        most = self.config.metrics_num_episodes_for_smoothing / max(1, self.config.num_env_runners)
+        episodes = self._done_episodes_for_metrics[-max(1, math.ceil(most)) :]
+        self._done_episodes_for_metrics.clear()
+        self._ongoing_episodes_for_metrics.clear()  # the callback at an episode's end adds to it
+        if episodes:
+            lengths = [len(episode) for episode in episodes]
+            returns = [float(episode.get_return()) for episode in episodes]
+            durations_s = [episode.get_duration_s() for episode in episodes]
+            mean, log = statistics.fmean, partial(self.metrics.log_value, window=1)
+            log(EPISODE_LEN_MEAN, mean(lengths))
+            log(EPISODE_RETURN_MEAN, mean(returns))
+            log(EPISODE_DURATION_SEC_MEAN, mean(durations_s))
+            log(("agent_episode_return_mean", DEFAULT_AGENT_ID), mean(returns))
+            log(("module_episode_return_mean", DEFAULT_MODULE_ID), mean(returns))
+            log(EPISODE_LEN_MIN, min(lengths), reduce="min")
+            log(EPISODE_RETURN_MIN, min(returns), reduce="min")
+            log(EPISODE_LEN_MAX, max(lengths), reduce="max")
+            log(EPISODE_RETURN_MAX, max(returns), reduce="max")
+        return self.metrics.reduce()
+
     def sample_within(
         self, num_timesteps: int, num_episodes: int | None, *, explore: bool
     ) -> list[SingleAgentEpisode]:
         """Sample complete episodes until either limit is reached; RLlib takes only one of them."""
         return self._sample(num_timesteps=num_timesteps, num_episodes=num_episodes, explore=explore)
+
+    def take_weights(self, module: Any, version: int) -> None:
+        """Copy the weights of a Learner's module in this process, number ``version``.
+
+        What RLlib's ``set_state`` does with a copy of them as arrays, at a tenth of its time; a
+        module that makes or takes its state in its own way is asked to.
+        """
+        if not (_has_plain_state(module.unwrapped()) and _has_plain_state(self.module)):
+            state = {DEFAULT_MODULE_ID: module.get_state(inference_only=True)}
+            self.set_state({COMPONENT_RL_MODULE: state, WEIGHTS_SEQ_NO: version})
+            return
+        if self._shared is None or self._shared[:2] != (module, self.module):
+            known = module.unwrapped().state_dict()
+            pairs = [(own, known[name]) for name, own in self.module.state_dict().items()]
+            self._shared = (module, self.module, pairs)
+        with torch.no_grad():
+            for own, weights in self._shared[2]:
+                own.copy_(weights)
+        self._weights_seq_no = version
 
     # --- hooks ---
 
@@ -228,6 +297,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         width = spaces.flatdim(env.single_observation_space)
         obs: NDArray[Any] = np.zeros((self.num_envs, width), np.float32)
         fast_obs, num_steps, tick, last_end = obs.copy(), 0, 0, 0
+        policy = None if self.module is None else self._policy.for_rows(self.num_envs)
         while True:
             wanted = self.num_envs if num_episodes is None else num_episodes - lanes.num_started
             if num_steps >= most_steps:
@@ -241,8 +311,8 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 obs[where] = self._correct_resets(fast_obs[where], measured, where)
             if not lanes.num_running:
                 return
-            actions, env_actions, outputs = self._act(obs, explore, random_actions)
-            lanes.times += 1
+            actions, env_actions, outputs = self._act(policy, obs, explore, random_actions)
+            lanes.times += _ONE
             fast: Columns = {PREV_OBS: fast_obs, ACTION: env_actions, TIME: lanes.times}
             self._before_step(fast, lanes.running)
             if isinstance(env, LaneVectorEnv):
@@ -287,15 +357,19 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         return columns
 
     def _act(
-        self, obs: NDArray[np.float32], explore: bool, random_actions: bool
+        self,
+        policy: SamplingPolicy | None,
+        obs: NDArray[np.float32],
+        explore: bool,
+        random_actions: bool,
     ) -> tuple[NDArray[Any], NDArray[Any], Columns]:
         """Return the policy's actions, the environment's, and what the Learner needs besides."""
-        if random_actions or self.module is None:
+        if random_actions or policy is None:
             draws = torch.randint(2**31, (1,))
             self.env.action_space.seed(int(draws))
             actions = self.env.action_space.sample()
             return actions, actions, {}
-        actions, outputs = self._policy.act(obs, explore=explore)
+        actions, outputs = policy.act(obs, explore=explore)
         return actions, self._env_actions(actions), outputs
 
     @property
@@ -378,6 +452,14 @@ def seeded_torch(seed: int) -> Iterator[None]:
         gpu_is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         (torch.manual_seed if gpu_is_used else torch.default_generator.manual_seed)(seed)
         yield
+
+
+def _has_plain_state(module: Any) -> bool:
+    """Whether a module's state is that of its weights, as RLlib saves and loads them."""
+    return isinstance(module, TorchRLModule) and all(
+        getattr(type(module), name) is getattr(TorchRLModule, name)
+        for name in ("get_state", "set_state")
+    )
 
 
 def _warn_of_endless_episodes(env: Any) -> None:

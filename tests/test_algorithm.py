@@ -71,6 +71,19 @@ def _cluster(ray_cluster: None) -> None:
     pass
 
 
+def test_every_result_holds_the_configuration():
+    algorithm = small(OffsetA2CConfig()).build_algo()
+    try:
+        first, second = algorithm.train()["config"], algorithm.train()["config"]
+        assert first == second
+        assert first.keys() == algorithm.config.to_dict().keys()
+        assert first["num_replay_workers"] == algorithm.config.num_replay_workers
+        first.clear()  # as a callback may
+        assert algorithm.train()["config"] == second
+    finally:
+        algorithm.stop()
+
+
 @pytest.mark.parametrize("make_config", [OffsetA2CConfig, OffsetPPOConfig])
 def test_results_are_bit_identical_for_any_number_of_replay_workers(make_config):
     runs = [trained(small(make_config(), workers=workers), 5) for workers in (0, 1, 4)]

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_offset import OffsetA2CConfig
 from rllib_offset.correction import OffsetCorrection
 from rllib_offset.env_runner import OffsetBroadcast, OffsetEnvRunner
+from rllib_offset.learner import A2CTorchLearner
 from rllib_offset.numpy_predictor import NumpyPredictor
 from rllib_offset.pair import LaneVectorEnv
 from rllib_offset.pair_facts import probe_pair
@@ -203,6 +206,61 @@ def test_steps_and_returns_are_counted():
     returns = np.mean([episode.get_return() for episode in episodes])
     assert results["episode_return_mean"].peek() == pytest.approx(returns)
     assert results["fast_episode_return_mean"].peek() == pytest.approx(returns)
+
+
+@pytest.mark.parametrize("smoothing", [100, 3])  # more episodes than there are, fewer
+def test_the_metrics_of_episodes_are_those_of_rllib(smoothing):
+    config = configured(envs.CountingEnv, VARIABLE)
+    config.reporting(metrics_num_episodes_for_smoothing=smoothing)
+    runner, twin = make_runner(config), make_runner(config)
+    for each in (runner, twin):
+        each.sample(num_timesteps=50)
+    assert len(twin._done_episodes_for_metrics) > 3
+    own = runner.get_metrics()
+    expected = SingleAgentEnvRunner.get_metrics(twin)
+    assert own.keys() == expected.keys()
+    for name in (name for name in expected if name.startswith("episode_")):
+        is_time = "duration" in name
+        assert own[name].peek() == pytest.approx(expected[name].peek(), rel=1 if is_time else 1e-6)
+    assert own["agent_episode_return_mean"]["default_agent"].peek() == own["episode_return_mean"]
+    assert not runner._done_episodes_for_metrics
+    assert not runner._ongoing_episodes_for_metrics
+
+
+def test_the_likelihood_of_actions_is_told_where_a_learner_may_read_it():
+    class ReadingLearner(A2CTorchLearner):
+        reads_likelihoods = True
+
+    ours = configured(POINT_MASS, {"max_episode_steps": 5})
+    configs = {
+        "A2C": (ours, False),
+        "PPO": (ours.copy(copy_frozen=False), True),
+        "a learner of one's own": (ours.copy(copy_frozen=False), True),
+        "a piece of one's own": (ours.copy(copy_frozen=False), True),
+    }
+    configs["PPO"][0]._learner_class = PPOTorchLearner
+    configs["a learner of one's own"][0]._learner_class = ReadingLearner
+    configs["a piece of one's own"][0].training(learner_connector=lambda *_: [])
+    for name, (config, is_told) in configs.items():
+        for episode in make_runner(config).sample(num_timesteps=20):
+            assert ("action_logp" in episode.extra_model_outputs) == is_told, name
+            assert "action_dist_inputs" in episode.extra_model_outputs
+
+
+def test_weights_taken_from_a_learner_are_those_that_rllib_sets():
+    config = configured(POINT_MASS, {"max_episode_steps": 5})
+    runner, twin = make_runner(config), make_runner(config)
+    spaces_ = (runner.env.single_observation_space, runner.env.single_action_space)
+    learner = config.build_learner(spaces={"__env__": spaces_, "__env_single__": spaces_})
+    for version in (1, 2):
+        with torch.no_grad():
+            for parameter in learner.module["default_policy"].parameters():
+                parameter += version
+        runner.take_weights(learner.module["default_policy"], version)
+        state = learner.get_state(components="rl_module", inference_only=True)
+        twin.set_state(state | {"weights_seq_no": version})
+        assert bits(runner.sample(num_timesteps=20)) == bits(twin.sample(num_timesteps=20))
+        assert runner.module.state_dict().keys() == twin.module.state_dict().keys()
 
 
 # --- randomness ---
@@ -491,6 +549,16 @@ def test_single_steps_are_asked_for_exactly_and_reproduce_the_fast_step(monkeypa
         result = replay(request, simulator)
         for name in ("obs", "reward", "terminated"):
             np.testing.assert_array_equal(result.slow[name], request.fast[name])
+
+
+def test_single_steps_are_asked_for_as_soon_as_all_candidates_were_seen(monkeypatch):
+    config = configured(envs.StatefulEnv, VARIABLE)
+    runner, queue = asking(monkeypatch, config, num_step_labels=2)
+    ended = []
+    monkeypatch.setattr(queue.submit, "remote", lambda _: ended.append(runner._ended.ordinal))
+    episodes = runner.sample(num_timesteps=400)
+    assert len(ended) == 1
+    assert 0 < ended[0] < len(episodes) - 4
 
 
 @pytest.mark.parametrize("num_step_labels", [0, 10])

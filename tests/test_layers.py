@@ -38,6 +38,7 @@ FLOORS = (
         "ledger",
         "pair_check",
         "policy",
+        "quick_stats",
         "replay",
     },
     {"a2c", "algorithm", "batch_time_log", "callbacks", "config", "figure_callback"}
