@@ -73,7 +73,7 @@ def stock(env: EnvSpec, lanes: int) -> Callable[[], Any]:
 def own_policy(env: EnvSpec, lanes: int) -> Callable[[Any], Any]:
     """The sampler's own way from observations to actions."""
     runner = OffsetEnvRunner(config=pair_config(env, lanes), worker_index=0, num_workers=0)
-    policy = SamplingPolicy(runner.module)
+    policy = SamplingPolicy(runner.module).for_rows(lanes)
     return lambda obs: policy.act(obs, explore=True)[0]
 
 
@@ -151,9 +151,10 @@ def _speeds(
     env: EnvSpec, lanes: int, correction: OffsetCorrection | None, rounds: int
 ) -> dict[str, list[float]]:
     predictor = None if correction is None else correction.predictor
+    quick = None if predictor is None else predictor.for_rows(lanes)
     samplers = {
         OURS: ours(env, lanes, correction),
-        LIMIT: bare_loop(env, lanes, own_policy(env, lanes), predictor),
+        LIMIT: bare_loop(env, lanes, own_policy(env, lanes), quick),
         TORCH_LOOP: bare_loop(env, lanes, torch_policy(), predictor),
         STOCK: stock(env, lanes),
     }

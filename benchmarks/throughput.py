@@ -4,15 +4,17 @@ All train on PointMass, batches of 1000 steps from 10 environments side by side,
 layers of 64. Rounds alternate: every trainer trains for a few batches, then the next one, so that
 a slow moment of the machine hits all of them. Prints steps per second, the ratio to each peer, and
 where an iteration's time goes. RLlib reports after every batch, unless told otherwise; what trains
-a whole round per report is compared with RLlib's PPO doing the same (Stable-Baselines3 never
-reports here: by itself it does so after 100 batches).
+a whole round per report is compared with RLlib's PPO doing the same (Stable-Baselines3 always
+trains a whole round in one call and never reports: by itself it does so after 100 batches).
 
-Command: python benchmarks/throughput.py [--rounds 7] [--batches 10]
+Commands:
+    python benchmarks/throughput.py [--rounds 7] [--batches 10]
+    python benchmarks/throughput.py --rounds 100 --only single  # against SB3 alone
 Needs: pip install 'rllib-offset[sb3]'
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -34,27 +36,32 @@ SB3, PPO = "Stable-Baselines3 A2C", "RLlib PPO, one epoch"
 ONE_REPORT = ", one report"  # per round
 
 
-def trainers(batches: int) -> dict[str, Callable[[], Any]]:
-    """Each trains so many batches when called."""
-    each: dict[str, Callable[[], Any]] = {
-        SB3: sb3_a2c(),
-        PPO: rllib_ppo().train,
-        "A2C": a2c().train,
-        "A2C, a batch sampled once for all": without_sampling(a2c(lr=1e-9)).train,
-        "OffsetA2C, single steps": offset("sample", workers=1).train,
-        "OffsetA2C, in process, one by one": offset("trajectory", workers=0).train,
-        "OffsetA2C, in process, side by side": offset("trajectory", workers=0, lanes=LANES).train,
-        "OffsetA2C, trajectories by 2 workers": offset("trajectory", workers=2).train,
+def trainers(batches: int, only: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """Each trains so many batches when called; those whose names hold one of ``only``, and SB3."""
+    each: dict[str, Callable[[], Algorithm]] = {
+        PPO: rllib_ppo,
+        "A2C": a2c,
+        "A2C, a batch sampled once for all": lambda: without_sampling(a2c(lr=1e-9)),
+        "OffsetA2C, single steps": partial(offset, "sample", 1),
+        "OffsetA2C, in process, one by one": partial(offset, "trajectory", 0),
+        "OffsetA2C, in process, side by side": partial(offset, "trajectory", 0, lanes=LANES),
+        "OffsetA2C, trajectories by 2 workers": partial(offset, "trajectory", 2),
     }
-    together = {
-        PPO: rllib_ppo(batches),
-        "OffsetA2C, single steps": offset("sample", workers=1, batches=batches),
-        "OffsetA2C, side by side": offset("trajectory", 0, lanes=LANES, batches=batches),
+    together: dict[str, Callable[[], Algorithm]] = {
+        PPO: partial(rllib_ppo, batches),
+        "OffsetA2C, single steps": partial(offset, "sample", 1, batches=batches),
+        "OffsetA2C, side by side": partial(offset, "trajectory", 0, lanes=LANES, batches=batches),
     }
-    return {
-        **{name: partial(_repeat, train, batches) for name, train in each.items()},
-        **{f"{name}{ONE_REPORT}": algorithm.train for name, algorithm in together.items()},
+    made = {
+        **{name: lambda build=build: _several(build(), batches) for name, build in each.items()},
+        **{f"{k}{ONE_REPORT}": lambda build=build: build().train for k, build in together.items()},
     }
+    wanted = {name: make() for name, make in made.items() if any(part in name for part in only)}
+    return {SB3: sb3_a2c(batches), **wanted}
+
+
+def _several(algorithm: Algorithm, batches: int) -> Callable[[], Any]:
+    return partial(_repeat, algorithm.train, batches)
 
 
 def _repeat(train: Callable[[], Any], batches: int) -> None:
@@ -62,11 +69,11 @@ def _repeat(train: Callable[[], Any], batches: int) -> None:
         train()
 
 
-def sb3_a2c() -> Callable[[], Any]:
-    """A2C with batches of the same size; its defaults otherwise."""
+def sb3_a2c(batches: int) -> Callable[[], Any]:
+    """A2C with batches of the same size, several in one call; its defaults otherwise."""
     envs = DummyVecEnv([lambda: gym.make(SLOW)] * LANES)
     model = SB3A2C("MlpPolicy", envs, n_steps=BATCH // LANES, device="cpu", seed=0)
-    return lambda: model.learn(BATCH, reset_num_timesteps=False)
+    return lambda: model.learn(batches * BATCH, reset_num_timesteps=False)
 
 
 def rllib_ppo(batches: int = 1) -> Algorithm:
@@ -117,9 +124,9 @@ def breakdown_ms(algorithm: Algorithm, batches: int) -> dict[str, float]:
     return {part: 1e3 * clock.seconds[part] / batches for part in PARTS}
 
 
-def compare(rounds: int, batches: int) -> dict[str, list[float]]:
+def compare(rounds: int, batches: int, only: Sequence[str]) -> dict[str, list[float]]:
     """Steps per second of each trainer, round by round."""
-    trained = trainers(batches)
+    trained = trainers(batches, only)
     rounds_of(trained, 1)  # the first fit and the first batches warm up
     times = rounds_of(trained, rounds)
     return {name: [BATCH * batches / s for s in spent] for name, spent in times.items()}
@@ -129,16 +136,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the trainers' names")
     options = parser.parse_args()
     start_ray(num_cpus=8)
     torch.set_num_threads(1)  # for the peers; on networks of this size two are slower
     print(machine())
-    speeds = compare(options.rounds, options.batches)
+    speeds = compare(options.rounds, options.batches, options.only)
     print(f"{'':<38}{'steps/s':>9}{'x SB3 A2C':>24}{'x RLlib PPO':>24}")
     for name, speed in speeds.items():
         ppo = f"{PPO}{ONE_REPORT}" if name.endswith(ONE_REPORT) else PPO
-        to_sb3, to_ppo = (Spread.of_ratios(speed, speeds[peer]) for peer in (SB3, ppo))
-        print(f"{name:<38}{Spread.of(speed).median:>9,.0f}{to_sb3:>24.2f}{to_ppo:>24.2f}")
+        ratios = [Spread.of_ratios(speed, speeds[peer]) for peer in (SB3, ppo) if peer in speeds]
+        shown = "".join(f"{ratio:>24.2f}" for ratio in ratios)
+        print(f"{name:<38}{Spread.of(speed).median:>9,.0f}{shown}")
+    if options.only != [""]:
+        return
     parts = {
         "single steps": breakdown_ms(offset("sample", workers=1), 5 * options.batches),
         "one by one": breakdown_ms(offset("trajectory", workers=0), options.batches),
