@@ -28,7 +28,7 @@ from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 
 from rllib_offset.learner_batch import CompleteEpisodesPipeline, generalized_advantages
-from rllib_offset.policy import LOG_SQRT_TAU
+from rllib_offset.policy import DiagonalGaussian
 
 __all__ = ["A2CTorchLearner", "ResumablePPOTorchLearner"]
 
@@ -176,8 +176,8 @@ def _clip_gradients(
     gradients: dict[Any, Tensor], *, grad_clip: float | None = None, grad_clip_by: str = "value"
 ) -> Tensor | None:
     """Do what RLlib's function of that name does, in place, the norms of all taken in one call."""
-    norm = _norm_of(gradients)
-    if not grad_clip or grad_clip_by != "global_norm" or norm is None:
+    norm = _norm_of(gradients) if grad_clip and grad_clip_by == "global_norm" else None
+    if grad_clip is None or norm is None:
         clipped: Tensor | None = clip_gradients(
             gradients, grad_clip=grad_clip, grad_clip_by=grad_clip_by
         )
@@ -197,26 +197,10 @@ def _norm_of(gradients: dict[Any, Tensor]) -> Tensor | None:
     return norm if math.isfinite(norm) else None
 
 
-class _DiagonalGaussian:
-    """``TorchDiagGaussian`` to the bit; the checks of torch's distributions cost as much as it."""
-
-    def __init__(self, inputs: Tensor) -> None:
-        self._mean, log_std = inputs.chunk(2, dim=-1)
-        self._std = log_std.exp()
-
-    def logp(self, actions: Tensor) -> Tensor:
-        variance = self._std**2
-        distances = -((actions - self._mean) ** 2) / (2 * variance)
-        return (distances - self._std.log() - LOG_SQRT_TAU).sum(-1)
-
-    def entropy(self) -> Tensor:
-        return (0.5 + 0.5 * math.log(2 * math.pi) + self._std.log()).sum(-1)
-
-
 def _distribution_of(module: Any, inputs: Tensor) -> Any:
     distribution = module.get_train_action_dist_cls()
     if distribution is TorchDiagGaussian:
-        return _DiagonalGaussian(inputs)
+        return DiagonalGaussian(inputs)
     return distribution.from_logits(inputs)
 
 

@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from rllib_offset.bounds import Bounds
 from rllib_offset.columns import Columns
 
-__all__ = ["LOG_SQRT_TAU", "SamplingPolicy", "env_actions_of"]
+__all__ = ["DiagonalGaussian", "SamplingPolicy", "env_actions_of"]
 
 Layer = Callable[[Tensor], Tensor]
 NumpyLayer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ActionMap = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-LOG_SQRT_TAU = math.log(math.sqrt(2 * math.pi))
+_LOG_SQRT_TAU = math.log(math.sqrt(2 * math.pi))
 
 # Products of a layer for all rows, and for a single one.  Beyond, OpenBLAS wakes its threads, and
 # torch is as fast.
@@ -136,7 +136,7 @@ class SamplingPolicy:
         """Return the log-likelihood of drawn actions, ``(B,)``."""
         rows, drawn = torch.from_numpy(inputs), torch.from_numpy(actions)
         if self._is_gaussian:
-            likelihoods: NDArray[np.float32] = _gaussian_log_likelihoods(rows, drawn).numpy()
+            likelihoods: NDArray[np.float32] = DiagonalGaussian(rows).logp(drawn).numpy()
             return likelihoods
         distribution = self.module.get_exploration_action_dist_cls().from_logits(rows)
         return np.asarray(distribution.logp(drawn).numpy())
@@ -169,12 +169,26 @@ class SamplingPolicy:
         return actions
 
 
-def _gaussian_log_likelihoods(inputs: Tensor, actions: Tensor) -> Tensor:
-    """Return what ``TorchDiagGaussian`` does, to the bit; its objects cost more than its sums."""
-    mean, log_std = inputs.chunk(2, dim=-1)
-    std = log_std.exp()
-    distances = (actions - mean).square_().neg_().div_(std.square().mul_(2))
-    return distances.sub_(std.log()).sub_(LOG_SQRT_TAU).sum(-1)
+class DiagonalGaussian:
+    """``TorchDiagGaussian`` to the bit; the checks of torch's distributions cost as much as it.
+
+    Args:
+        inputs: Means and logarithms of spreads, ``(B, 2 A)``.
+    """
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._mean, log_std = inputs.chunk(2, dim=-1)
+        self._std = log_std.exp()
+
+    def logp(self, actions: Tensor) -> Tensor:
+        """Return the log-likelihood of actions ``(B, A)``, ``(B,)``."""
+        variance = self._std**2
+        distances = -((actions - self._mean) ** 2) / (2 * variance)
+        return (distances - self._std.log() - _LOG_SQRT_TAU).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, ``(B,)``."""
+        return (0.5 + 0.5 * math.log(2 * math.pi) + self._std.log()).sum(-1)
 
 
 def _layers_of(module: Any) -> list[nn.Module] | None:

@@ -12,8 +12,9 @@ from ray.rllib.utils.postprocessing.value_predictions import compute_value_targe
 from ray.rllib.utils.torch_utils import clip_gradients
 
 from rllib_offset import A2CConfig
-from rllib_offset.learner import A2CTorchLearner, _clip_gradients, _DiagonalGaussian
+from rllib_offset.learner import A2CTorchLearner, _clip_gradients
 from rllib_offset.learner_batch import CompleteEpisodesPipeline, _value_targets
+from rllib_offset.policy import DiagonalGaussian
 
 
 @pytest.fixture(params=["Pendulum-v1", "CartPole-v1"])
@@ -142,7 +143,7 @@ def test_a_gaussian_and_its_gradients_have_the_bits_of_rllibs():
     generator = torch.Generator().manual_seed(0)
     inputs, actions = (torch.randn(50, n, generator=generator) for n in (6, 3))
     made = []
-    for kind in (TorchDiagGaussian.from_logits, _DiagonalGaussian):
+    for kind in (TorchDiagGaussian.from_logits, DiagonalGaussian):
         leaf = inputs.clone().requires_grad_()
         distribution = kind(leaf)
         likelihoods, entropy = distribution.logp(actions), distribution.entropy()

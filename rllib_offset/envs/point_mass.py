@@ -30,6 +30,7 @@ from rllib_offset.envs.reward_maps import (
     RewardMap,
     RewardOffset,
     Sparse,
+    within_square,
 )
 
 __all__ = [
@@ -46,7 +47,7 @@ Observation = NDArray[np.float32]
 
 MAX_STEP = 0.1  # farthest move per axis and step
 EPISODE_STEPS = 100
-_LOW, _HIGH, _ONE = np.array(-1.0), np.array(1.0), np.array(1)  # plain numbers cost twice as much
+_ONE = np.array(1)  # a plain number costs twice as much
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,14 @@ class PointMassModel:
 
     def move(self, positions: Floats, actions: ArrayLike) -> Floats:
         """Return the positions after one step, each ``(..., 2)``."""
-        pushes = _within_square(np.asarray(actions, np.float64))
+        pushes = within_square(np.asarray(actions, np.float64))
         along_x, along_y, drift = self._steering
         # products and a sum of two, not `@`: any batch shape gives the same bits
         moves = pushes[..., :1] * along_x
         moves += pushes[..., 1:] * along_y
         moves += drift
         moves += positions
-        return _within_square(moves)
+        return within_square(moves)
 
     def observe(self, positions: Floats, rewards: Floats) -> Observation:
         """Join positions ``(..., 2)`` and rewards ``(...)`` to observations ``(..., 3)``."""
@@ -437,13 +438,6 @@ class PointMassVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
 def start_of_seed(seed: int) -> Floats:
     """Return the position ``(2,)`` at which ``reset(seed=seed)`` starts an episode."""
     return _draw_start(seeding.np_random(seed)[0])
-
-
-def _within_square(points: Floats) -> Floats:
-    # `np.clip` costs four times as much
-    inside: Floats = np.maximum(points, _LOW)
-    np.minimum(inside, _HIGH, out=inside)
-    return inside
 
 
 def _draw_start(rng: np.random.Generator) -> Floats:

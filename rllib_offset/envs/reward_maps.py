@@ -26,6 +26,7 @@ __all__ = [
     "RewardOffset",
     "Sparse",
     "cell_hash",
+    "within_square",
 ]
 
 Floats = NDArray[np.float64]
@@ -35,6 +36,14 @@ TARGET = (0.4, 0.3)
 _LOW, _HIGH = np.array(-1.0), np.array(1.0)  # of the square; plain numbers cost twice as much
 _FIRST_CELL = 1000  # number of the cell at (-1, -1): any would do, another one means other maps
 _SMALLEST_CELL = 1e-3  # a table of 2001 x 2001 cells, 32 MB
+
+
+def within_square(points: Floats) -> Floats:
+    """Return points ``(..., 2)`` clipped to the square."""
+    # `np.clip` costs four times as much
+    inside: Floats = np.maximum(points, _LOW)
+    np.minimum(inside, _HIGH, out=inside)
+    return inside
 
 
 class RewardMap(Protocol):
@@ -102,8 +111,7 @@ class RewardOffset:
 
     def __call__(self, positions: Floats) -> Floats:
         """Return the base reward at the shifted positions: ``(..., 2) -> (...)``."""
-        shifted = positions - self._shift
-        return self.base(np.minimum(np.maximum(shifted, _LOW), _HIGH))
+        return self.base(within_square(positions - self._shift))
 
     @cached_property
     def _shift(self) -> Floats:
