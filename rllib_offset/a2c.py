@@ -37,6 +37,7 @@ from rllib_offset.env_runner import OffsetEnvRunner
 from rllib_offset.figure_callback import save_agent_view
 from rllib_offset.learner import A2CTorchLearner
 from rllib_offset.predictor import torch_threads
+from rllib_offset.quick_logger import QuickLoggerMixin
 from rllib_offset.quick_stats import QUICK_STATS
 from rllib_offset.setting_rules import RULES, check_model, check_settings
 
@@ -205,7 +206,7 @@ def _forget_weights(runner: Any) -> None:
     runner._sampled_version = None
 
 
-class ViewedMixin(Algorithm):
+class ViewedMixin(QuickLoggerMixin, Algorithm):
     """Saves what there is to see of an agent beside each of its checkpoints."""
 
     _told_config: tuple[Any, dict[str, Any]] | None = None  # and what results say of it

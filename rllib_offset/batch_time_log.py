@@ -1,10 +1,10 @@
 """How long an update took, and how long section 3.4 of the paper says that it takes."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     EPISODE_LEN_MEAN,
@@ -37,7 +37,7 @@ class Mark:
     def of(cls, algorithm: Any) -> Self:
         """Look at an algorithm."""
         key = ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
-        env_steps = int(np.nan_to_num(algorithm.metrics.peek(key, default=0)))
+        env_steps = int(_known(algorithm.metrics.peek(key, default=0)))
         return cls(time.perf_counter(), replace(algorithm.ledger), env_steps)
 
 
@@ -54,7 +54,7 @@ def log_batch_time(algorithm: Any, begin: Mark) -> None:
         return  # every runner was down
 
     def logged(*key: str) -> float:
-        return float(np.nan_to_num(algorithm.metrics.peek(key, default=0.0)))
+        return _known(algorithm.metrics.peek(key, default=0.0))
 
     batch = BatchTime(
         batch_s=end.at_s - begin.at_s,
@@ -77,3 +77,7 @@ def log_batch_time(algorithm: Any, begin: Mark) -> None:
     }
     for key, value in values.items():
         algorithm.metrics.log_value(key, value, window=1)
+
+
+def _known(value: float) -> float:
+    return 0.0 if math.isnan(value) else float(value)

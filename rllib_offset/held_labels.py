@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rllib_offset.columns import Columns, slice_columns
 from rllib_offset.replay.requests import ReplayResult, nothing, valid_rows
-from rllib_offset.sampling import label_hashes
+from rllib_offset.sampling import are_in, label_hashes
 
 __all__ = ["HeldLabels"]
 
@@ -52,7 +52,7 @@ class HeldLabels:
             rows, hashes = self._hashes(result)
             are_steps = result.request.kind == "steps"
             held = self.steps if are_steps else self.trajectories
-            repeats = _are_in(held, hashes) | np.array([h in given for h in hashes.tolist()], bool)
+            repeats = are_in(held, hashes) | np.array([h in given for h in hashes.tolist()], bool)
             if are_steps:
                 again = np.ones(len(hashes), bool)
                 again[np.unique(hashes, return_index=True)[1]] = False
@@ -102,17 +102,8 @@ def _without(result: ReplayResult, rows: NDArray[np.int64]) -> ReplayResult:
     )
 
 
-def _are_in(held: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Tell which hashes stand in a sorted array, which may be long."""
-    places = np.searchsorted(held, hashes)
-    found = np.zeros(len(hashes), bool)
-    within = places < len(held)
-    found[within] = held[places[within]] == hashes[within]
-    return found
-
-
 def _merged(held: NDArray[np.uint64], *new: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the sorted union of a sorted array, which may be long, and of a few values."""
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *new]))
-    fresh = hashes[~_are_in(held, hashes)]
+    fresh = hashes[~are_in(held, hashes)]
     return np.insert(held, np.searchsorted(held, fresh), fresh)

@@ -29,11 +29,12 @@ from torch import Tensor
 
 from rllib_offset.learner_batch import CompleteEpisodesPipeline, generalized_advantages
 from rllib_offset.policy import DiagonalGaussian
+from rllib_offset.quick_logger import QuickLoggerMixin
 
 __all__ = ["A2CTorchLearner", "ResumablePPOTorchLearner"]
 
 
-class A2CTorchLearner(TorchLearner):
+class A2CTorchLearner(QuickLoggerMixin, TorchLearner):
     r"""One gradient step per batch on :math:`-\log\pi(a|s) A + c_v (V - R)^2 - c_e H`.
 
     Source: arXiv:1602.01783, synchronous form; generalized advantages, arXiv:1506.02438.
@@ -204,7 +205,7 @@ def _distribution_of(module: Any, inputs: Tensor) -> Any:
     return distribution.from_logits(inputs)
 
 
-class ResumablePPOTorchLearner(PPOTorchLearner):
+class ResumablePPOTorchLearner(QuickLoggerMixin, PPOTorchLearner):
     """RLlib's PPO Learner, its adaptive KL coefficients saved with the rest of its state."""
 
     @override(Learner)

@@ -173,17 +173,13 @@ def _columns(episodes: list[SingleAgentEpisode]) -> dict[str, NDArray[Any]]:
     extra = np.cumsum(lengths + 1) - 1
     is_step = np.ones(extra[-1] + 1, bool)
     is_step[extra] = False
-    last = extra - 1
+    step, last = np.cumsum(is_step) - 1, extra - 1
     terminated, truncated = np.zeros_like(is_step), np.zeros_like(is_step)
     terminated[last] = [episode.is_terminated for episode in episodes]
     truncated[last] = [episode.is_truncated for episode in episodes]
 
     def stacked(parts: list[NDArray[Any]]) -> NDArray[Any]:
-        steps = np.concatenate(parts)
-        column = np.empty((len(is_step), *steps.shape[1:]), steps.dtype)
-        column[is_step] = steps
-        column[extra] = column[last]
-        return column
+        return np.concatenate(parts).take(step, axis=0)
 
     rewards = stacked([episode.rewards.data for episode in episodes])
     rewards[extra] = 0.0

@@ -230,8 +230,8 @@ class OffsetTrainer:
         self._numpy = self.predictor.to_numpy(
             evenly(fitted, _MAX_SPREAD_ROWS) if is_single else None
         )
-        holdout_mae = self._calibrate_intervals()
-        ensemble_std = self._calibrate_flags()
+        holdout_mae, spread = self._calibrate_intervals()
+        ensemble_std = self._calibrate_flags(spread)
         return FitResult(
             loss=loss,
             holdout_mae=holdout_mae,
@@ -380,16 +380,20 @@ class OffsetTrainer:
             return self._numpy.distance(inputs)
         return np.asarray(np.linalg.norm(spread * self.spread_weights, axis=1), np.float32)
 
-    def _calibrate_intervals(self) -> float:
-        """Set the intervals. Return the mean absolute error on the hold-out."""
+    def _calibrate_intervals(self) -> tuple[float, Float32Array]:
+        """Set the intervals. Return the mean absolute error on the hold-out, and its spread."""
         inputs, offsets = (rows[-_MAX_HOLDOUT_ROWS:] for rows in self.buffer.holdout())
         mean, spread = self._numpy.predict(inputs)
         error = np.abs(offsets - mean)
         self.intervals.fit(error / self._at_least_floor(spread))
-        return float(nan_mean(nan_mean(error), axis=None))
+        return float(nan_mean(nan_mean(error), axis=None)), spread
 
-    def _calibrate_flags(self) -> float:
-        """Set ``flag_threshold``. Return the mean spread on the labels, physical units."""
+    def _calibrate_flags(self, known: Float32Array) -> float:
+        """Set ``flag_threshold``. Return the mean spread on the labels, physical units.
+
+        Args:
+            known: Spread on the newest labels held out, of all if they are few.
+        """
         if self._numpy.labelled is not None:
             self.flag_threshold = self._distance_threshold()
             return 0.0
@@ -398,7 +402,7 @@ class OffsetTrainer:
         percentiles = []
         for inputs in (held_out, fitted) if len(held_out) else (fitted,):
             rows = evenly(inputs, _MAX_SPREAD_ROWS)
-            _, spread = self._numpy.predict(rows)
+            spread = known if rows is held_out else self._numpy.predict(rows)[1]
             relative = self._relative_spread(rows, spread)
             percentiles.append(percentile(relative, _FLAG_PERCENTILE))
         self.flag_threshold = _FLAG_MARGIN * math.prod(percentiles) ** (1 / len(percentiles))

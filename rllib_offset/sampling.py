@@ -32,6 +32,7 @@ __all__ = [
     "Recorder",
     "StepPicker",
     "Trajectory",
+    "are_in",
     "falls_on",
     "label_hashes",
     "share_of",
@@ -293,7 +294,7 @@ def _are_new(
     is_new = np.zeros(len(hashes), bool)
     is_new[np.unique(hashes, return_index=True)[1]] = True
     if held_labels is not None and len(held_labels):
-        is_new &= ~np.isin(hashes, held_labels)
+        is_new &= ~are_in(held_labels, hashes)
     is_new &= steps.get(VALID, True)  # what is invalid in the fast simulator makes no label
     return is_new
 
@@ -305,6 +306,15 @@ def label_hashes(*columns: NDArray[Any]) -> NDArray[np.uint64]:
         blake2b(b"".join(part.tobytes() for part in row), digest_size=8).digest() for row in rows
     ]
     return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def are_in(held: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell which of a few hashes stand in a sorted array, which may be long."""
+    places = np.searchsorted(held, hashes)
+    found = np.zeros(len(hashes), bool)
+    within = places < len(held)
+    found[within] = held[places[within]] == hashes[within]
+    return found
 
 
 def falls_on(ordinal: int, fraction: float, phase: float) -> bool:

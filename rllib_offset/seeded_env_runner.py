@@ -54,6 +54,7 @@ from rllib_offset.measurements import MeasurementReader, measured_columns, told_
 from rllib_offset.pair import EnvSpec, LaneVectorEnv, make_vector_env
 from rllib_offset.policy import SamplingPolicy, env_actions_of
 from rllib_offset.predictor import torch_threads
+from rllib_offset.quick_logger import QuickLoggerMixin
 from rllib_offset.sampling import Lanes, Recorder, Trajectory
 
 __all__ = [
@@ -79,7 +80,7 @@ _SharedWeights = tuple[Any, Any, list[tuple[torch.Tensor, torch.Tensor]]]
 logger = logging.getLogger(__name__)
 
 
-class SeededEnvRunner(SingleAgentEnvRunner):
+class SeededEnvRunner(QuickLoggerMixin, SingleAgentEnvRunner):
     """RLlib environment runner that samples complete, individually seeded episodes.
 
     Lanes run side by side and are stepped together; a lane whose episode has ended starts another

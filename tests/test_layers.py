@@ -38,6 +38,7 @@ FLOORS = (
         "ledger",
         "pair_check",
         "policy",
+        "quick_logger",
         "quick_stats",
         "replay",
     },
