@@ -27,6 +27,8 @@ class HeldLabels:
 
     def __init__(self, identity: Callable[[Columns], tuple[NDArray[Any], ...]]) -> None:
         self._identity = identity
+        # what is known of results looked at and not added yet, by id; kept here, they keep theirs
+        self._hashed: dict[int, tuple[ReplayResult, NDArray[np.int64], NDArray[np.uint64]]] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -48,8 +50,10 @@ class HeldLabels:
         answer that is both, the free rows are taken to be the ones left out.
         """
         fresh, given = [], set[int]()
+        self._hashed.clear()
         for result in results:
             rows, hashes = self._hashes(result)
+            self._hashed[id(result)] = result, rows, hashes
             are_steps = result.request.kind == "steps"
             held = self.steps if are_steps else self.trajectories
             repeats = are_in(held, hashes) | np.array([h in given for h in hashes.tolist()], bool)
@@ -63,6 +67,9 @@ class HeldLabels:
 
     def _hashes(self, result: ReplayResult) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return which finished rows have a hash, and these: one for all rows of a trajectory."""
+        known = self._hashed.pop(id(result), None)
+        if known is not None:
+            return known[1:]
         valid = valid_rows(result)
         if not valid.any():
             return np.zeros(0, np.int64), np.zeros(0, np.uint64)

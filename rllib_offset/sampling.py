@@ -301,10 +301,12 @@ def _are_new(
 
 def label_hashes(*columns: NDArray[Any]) -> NDArray[np.uint64]:
     """Return a hash of each row of all columns together, ``(N,)``; equal for equal bits only."""
-    rows = zip(*columns, strict=True)
-    digests = [
-        blake2b(b"".join(part.tobytes() for part in row), digest_size=8).digest() for row in rows
-    ]
+    num_rows = len(columns[0])
+    wide = [column.reshape(num_rows, math.prod(column.shape[1:])) for column in columns]
+    rows = np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in wide], axis=1)
+    width, data = rows.shape[1], rows.tobytes()
+    starts = range(0, num_rows * width, width)
+    digests = [blake2b(data[i : i + width], digest_size=8).digest() for i in starts]
     return np.frombuffer(b"".join(digests), np.uint64)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "simulator_state_space",
     "state_divergence",
     "state_reader",
+    "state_writer",
 ]
 
 AnyEnv = gym.Env[Any, Any]
@@ -72,11 +73,21 @@ def set_simulator_state(env: AnyEnv, state: ArrayLike) -> None:
     Raises:
         ValueError: If the environment cannot be set, or the state has the wrong width.
     """
-    if not can_set_simulator_state(env):
+    state_writer(env)(state)
+
+
+def state_writer(env: AnyEnv) -> Callable[[ArrayLike], None]:
+    """Return :func:`set_simulator_state` of an environment that is looked into only once.
+
+    Raises:
+        ValueError: If the environment cannot be set.
+    """
+    write = getattr(_adapter(env), "set_simulator_state", None)
+    if not callable(write):
         raise ValueError(
             f"{_name(env)} cannot be set; add `set_simulator_state(state)` to the class"
         )
-    _adapter(env).set_simulator_state(np.array(state, dtype=np.float64).reshape(-1))
+    return lambda state: write(np.array(state, dtype=np.float64).reshape(-1))
 
 
 def can_get_simulator_state(env: AnyEnv) -> bool:

@@ -175,6 +175,19 @@ def test_what_is_held_is_neither_fitted_nor_counted_again(kind):
     assert ledger.imbalance(given.trainer.buffer.num_added) == 0
 
 
+@pytest.mark.parametrize("others_between", [False, True])
+def test_labels_looked_at_before_are_held_as_any_other(others_between):
+    given, plain = estimator(), estimator()
+    results = [label(0, kind="steps"), label(1), label(2, kind="steps")]
+    fresh = given.fresh(results)
+    if others_between:
+        given.fresh([label(3, kind="steps")])
+    given.add(fresh)
+    plain.add(results)
+    np.testing.assert_array_equal(given.held_labels, plain.held_labels)
+    assert not any(len(result.index) for result in given.fresh(results))
+
+
 def test_only_the_steps_held_are_left_out_of_a_request():
     given, whole = estimator(), label(0, kind="steps")
     given.add([replace(whole, request=whole.request.rows(np.arange(4)), **rows_of(whole, 4))])

@@ -185,6 +185,21 @@ def test_given_fast_columns_are_carried_through_and_not_computed():
     assert_same_columns(result.fast, fast)
 
 
+def test_a_single_step_asks_for_the_state_once_where_it_has_led():
+    class Watched(envs.StatefulEnv):
+        num_read = 0
+
+        def get_simulator_state(self):
+            self.num_read += 1
+            return super().get_simulator_state()
+
+    env = Watched()
+    result = replay(steps([[0.0, 0], [1.0, 0]], fast={OBS: np.zeros((2, 2), np.float32)}), env)
+    assert env.num_read == 2
+    np.testing.assert_array_equal(result.slow[STATE], [[0.0, 0], [1.0, 0]])
+    np.testing.assert_array_equal(result.slow[NEXT_STATE][:, 1], [1, 1])
+
+
 def test_a_time_limit_means_nothing_to_single_steps():
     env = make_env("Pendulum-v1", {"max_episode_steps": 2})
     request = ReplayRequest(

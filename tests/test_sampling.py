@@ -1,5 +1,7 @@
 """Steps into trajectories, and which of them are to be labelled."""
 
+from hashlib import blake2b
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -161,6 +163,21 @@ def test_an_end_that_is_labelled_already_is_left_to_another_episode():
     ends = picked[picked[:, 1] == 29]
     assert sorted(ends[:, 0]) == [5, 6, 7]
     assert len(picked) == 10  # steps on the way fill up
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 3])
+def test_a_hash_is_that_of_the_bytes_of_a_row(num_rows):
+    """Checkpoints hold hashes: they must not become others."""
+    rng = np.random.default_rng(0)
+    columns = (
+        rng.normal(size=(num_rows, 4))[:, ::2],
+        rng.normal(size=(num_rows, 2, 3)).astype(np.float32).transpose(0, 2, 1),
+        rng.integers(5, size=num_rows),
+        rng.integers(2, size=num_rows).astype(bool),
+    )
+    rows = [b"".join(column[i].tobytes() for column in columns) for i in range(num_rows)]
+    expected = [blake2b(row, digest_size=8).digest() for row in rows]
+    assert [hash_.tobytes() for hash_ in label_hashes(*columns)] == expected
 
 
 def test_an_episode_of_one_step_gives_one_label():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_offset.columns import (
+    ACTION,
     MEASUREMENT,
     NEXT_STATE,
     OBS,
@@ -25,8 +26,8 @@ from rllib_offset.replay.termination import Termination
 from rllib_offset.simulator_state import (
     can_get_simulator_state,
     can_set_simulator_state,
-    set_simulator_state,
     state_reader,
+    state_writer,
 )
 
 __all__ = [
@@ -106,19 +107,16 @@ class Simulator(TimedCalls):
         self.can_get, self.can_set = can_get_simulator_state(env), can_set_simulator_state(env)
         self._is_timed = False
         self._obs_shape = env.observation_space.shape  # wrappers look it up anew each time
-        self._read_state: Callable[[], NDArray[np.float64]] | None = None  # since the last reset
+        # both since the last reset, which may put another object in the place of what holds it
+        self._read_state: Callable[[], NDArray[np.float64]] | None = None
+        self._write_state: Callable[[NDArray[np.float64]], None] | None = None
 
     def reset(self, seed: int | None) -> NDArray[np.float32]:
         """Reset, and return the observation."""
-        self._read_state = None
+        self._read_state = self._write_state = None
         obs, _ = self._call(self.env.reset, seed=seed)
         was_reset.add(self.env)
         return np.array(obs, np.float32)
-
-    def reset_once(self) -> None:
-        """Reset an environment never used before: wrappers insist on it."""
-        if self.env not in was_reset:
-            self.reset(seed=0)
 
     def state(self) -> NDArray[np.float64]:
         """Return the simulator's state."""
@@ -129,18 +127,41 @@ class Simulator(TimedCalls):
                 self._state = self._read_state()
         return self._state
 
-    def set_state(self, state: NDArray[np.float64]) -> None:
-        """Put the simulator into a state."""
-        self._state = None
-        with self.blame:
-            set_simulator_state(self.env, state)
-
     def step(self, action: NDArray[Any]) -> tuple[Row, bool]:
         """Step, and return the row and whether the episode is over.
 
         With a time limit, follow up with :meth:`stop_clock`.
         """
         state = self.state() if self.can_get else None
+        row, is_over = self._take_step(action)
+        if state is not None:
+            row[STATE], row[NEXT_STATE] = state, self.state()
+        return row, is_over
+
+    def step_from(self, state: NDArray[np.float64], action: NDArray[Any]) -> Row:
+        """Take one step from ``state``; that an episode would be over by then means nothing.
+
+        An environment never used before is reset: wrappers insist on it.
+        """
+        self._put_into(state)
+        row, _ = self._take_step(action)
+        row[STATE] = np.array(state, np.float64)
+        if self.can_get:
+            row[NEXT_STATE] = self.state()
+        row[ACTION] = np.array(action)
+        return row
+
+    def _put_into(self, state: NDArray[np.float64]) -> None:
+        if self._write_state is None and self.env not in was_reset:
+            self.reset(seed=0)
+        self._state = None
+        with self.blame:
+            if self._write_state is None:
+                self._write_state = state_writer(self.env)
+            self._write_state(state)
+
+    def _take_step(self, action: NDArray[Any]) -> tuple[Row, bool]:
+        """Step; the row lacks the states."""
         self._start_clock()
         # the action is copied: a request stays as it is
         answer = self._call(self.env.step, action.copy())
@@ -152,8 +173,6 @@ class Simulator(TimedCalls):
             row = _row(obs, reward, terminated, info)
             check_shape("observation", row[OBS], self._obs_shape)
             is_over = bool(terminated or truncated)
-        if state is not None:
-            row[STATE], row[NEXT_STATE] = state, self.state()
         return row, is_over
 
     def _start_clock(self) -> None:

@@ -5,8 +5,8 @@ Neither torch nor Ray is imported here: a process that replays starts as fast as
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_offset.columns import (
-    ACTION,
     MEASUREMENT,
     OBS,
     PREV_OBS,
-    STATE,
     TIME,
     Columns,
     slice_columns,
@@ -303,15 +301,19 @@ class _Log(RowKeeper):
             index=index,
         )
 
-    @contextmanager
-    def failures(self, row: int | None = None) -> Iterator[None]:
+    def failures(self, row: int | None = None) -> "_Failures":
         """Note what a simulator raises, with what reproduces it; anything else passes through."""
+        return _Failures(self, row)
+
+    def leave_step(self, row: int | None, error: BaseException | None) -> bool:
+        """End what :meth:`failures` began; returns whether the error is a simulator's."""
         try:
-            yield
-        except SlowSimulatorError as error:
+            if not isinstance(error, SlowSimulatorError):
+                return False
             self.error = f"{error} ({self._whence(row)}; replay {self.request.key})"
             if self._on_error is not None:
                 self._on_error(error)
+            return True
         finally:
             self._simulator.stop_clock()
             self._sigterm.release()
@@ -319,6 +321,19 @@ class _Log(RowKeeper):
     def _whence(self, row: int | None) -> str:
         whence = self.request.whence(row)
         return whence if row is not None else f"{whence}, step {len(self.index)}"
+
+
+class _Failures:
+    """See :meth:`_Log.failures`.  A class, as a generator costs more than a fast step."""
+
+    def __init__(self, log: _Log, row: int | None) -> None:
+        self._log, self._row = log, row
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+        return self._log.leave_step(self._row, error)
 
 
 def _replay_trajectory(
@@ -341,8 +356,8 @@ def _replay_steps(
     assert request.states is not None
     for i, (state, action) in enumerate(zip(request.states, request.actions, strict=True)):
         with log.failures(row=i):
-            slow_row = _step_from(slow, state, action)
-            fast_row = None if stepped is None else _step_from(stepped, state, action)
+            slow_row = slow.step_from(state, action)
+            fast_row = None if stepped is None else stepped.step_from(state, action)
             log.add(i, slow_row, fast_row)
 
 
@@ -355,7 +370,7 @@ def _replay_steps_together(
     fast_rows: dict[int, Row | None] = {}
     for i, (state, action) in enumerate(zip(request.states, request.actions, strict=True)):
         with log.failures(row=i):
-            fast_rows[i] = None if stepped is None else _step_from(stepped, state, action)
+            fast_rows[i] = None if stepped is None else stepped.step_from(state, action)
     for first in range(0, len(fast_rows), slow.num_envs):
         index = np.array(list(fast_rows)[first : first + slow.num_envs])
         with log.failures():
@@ -385,7 +400,7 @@ def _replay_resync(
     with log.failures():
         prev_obs = slow.reset(request.seed)
         for i, action in enumerate(request.actions):
-            fast_row = _step_from(fast, slow.state(), action)
+            fast_row = fast.step_from(slow.state(), action)
             slow_row, is_over = slow.step(action)
             fast_row |= {PREV_OBS: prev_obs, TIME: np.float32(i + 1)}
             log.add(i, slow_row, fast_row, is_end=is_over or i + 1 == len(request))
@@ -404,14 +419,6 @@ _KINDS: dict[str, Callable[[ReplayRequest, Simulator, Simulator | None, _Log], N
 def _need(holds: bool, text: str) -> None:
     if not holds:
         raise ValueError(text)
-
-
-def _step_from(simulator: Simulator, state: NDArray[np.float64], action: NDArray[Any]) -> Row:
-    """Take one step from ``state``; that a time limit has run out meanwhile means nothing."""
-    simulator.reset_once()
-    simulator.set_state(state)
-    row, _ = simulator.step(action)
-    return row | {STATE: np.array(state, np.float64), ACTION: np.array(action)}
 
 
 def _columns(rows: list[Row], is_measured: bool) -> Columns:
