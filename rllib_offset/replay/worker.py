@@ -29,7 +29,7 @@ from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult, nothing
 from rllib_offset.replay.row_keeper import RowKeeper
 from rllib_offset.replay.side_by_side import replay_side_by_side
-from rllib_offset.replay.simulator import Blame, Row, Simulator, check_like, mark_valid
+from rllib_offset.replay.simulator import Blame, Row, Simulator, mark_valid, misfit, shapes_of
 from rllib_offset.replay.simulator_lanes import SimulatorLanes
 from rllib_offset.replay.termination import Termination, termination
 from rllib_offset.simulator_state import can_set_simulator_states
@@ -243,6 +243,7 @@ class _Log(RowKeeper):
         self.request = request
         self.index: list[int] = []
         self.slow: list[Row] = []
+        self._shapes: list[tuple[str, tuple[int, ...]]] = []  # of the first row
         self.fast: list[Row] = []
         self.error: str | None = None
         self._simulator, self._sigterm = slow, sigterm
@@ -263,9 +264,11 @@ class _Log(RowKeeper):
         self._keep(is_end=True)
 
     def _take(self, i: int, slow: Row, fast: Row | None) -> None:
-        if self.slow:
+        if not self.slow:
+            self._shapes = shapes_of(slow)
+        elif (why := misfit(slow, self._shapes)) is not None:
             with self._simulator.blame:
-                check_like(slow, self.slow[0])
+                raise ValueError(why)
         self.index.append(i)
         self.slow.append(slow)
         if fast is not None:
@@ -273,9 +276,11 @@ class _Log(RowKeeper):
 
     def _keep(self, is_end: bool) -> None:
         """See that the rows survive: note first of all, write when no time limit runs."""
-        self.note(is_end=is_end)
+        if self._writer is not None:
+            self.note(is_end=is_end)
         self._simulator.stop_clock()
-        self.write()
+        if self._writer is not None:
+            self.write()
         self._sigterm.release()
 
     def _so_far(self) -> tuple[int, float]:
@@ -307,6 +312,8 @@ class _Log(RowKeeper):
 
     def leave_step(self, row: int | None, error: BaseException | None) -> bool:
         """End what :meth:`failures` began; returns whether the error is a simulator's."""
+        if error is None:  # the row that was added last has seen to the rest
+            return False
         try:
             if not isinstance(error, SlowSimulatorError):
                 return False
