@@ -45,11 +45,12 @@ class QuickMetricsLogger(MetricsLogger):
     @override(MetricsLogger)
     def log_dict(self, value_dict: dict[str, Any], *, key: Any = None, **settings: Any) -> None:
         prefix = () if key is None else _path_of(key)
-        if prefix is None:
+        leaves = [] if prefix is None else list(_leaves(value_dict, prefix))
+        if prefix is None or any(isinstance(value, list | tuple) for _, value in leaves):
             super().log_dict(value_dict, key=key, **settings)
             return
         settings = {"reduce": "mean"} | settings
-        for path, value in _leaves(value_dict, prefix):
+        for path, value in leaves:
             self.log_value(path, value, **settings)
 
     @override(MetricsLogger)

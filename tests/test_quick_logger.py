@@ -32,6 +32,7 @@ def fill(logger, *, offset=0.0):
     logger.log_dict({"d": 3.0}, key=("dict", "b"), reduce="min", window=2)
     logger.log_dict({"e": {"f": 4.0}})
     logger.log_dict({"g": 5.0}, key=["of", "list"])
+    logger.log_dict({"h": []}, key="nothing")
 
 
 def made(logger_class, *, root):

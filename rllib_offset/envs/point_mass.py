@@ -448,7 +448,7 @@ def _as_states(states: ArrayLike, shape: tuple[int, ...]) -> Floats:
     positions = np.asarray(states, np.float64)
     if positions.shape != shape or not np.isfinite(positions).all():
         raise ValueError(f"positions must be finite and of shape {shape}, got {states!r}")
-    return np.clip(positions, -1.0, 1.0)
+    return within_square(positions)
 
 
 def _check_point(name: str, value: Sequence[float]) -> None:
