@@ -41,7 +41,7 @@ from rllib_offset.quick_logger import QuickLoggerMixin
 from rllib_offset.quick_stats import QUICK_STATS
 from rllib_offset.setting_rules import RULES, check_model, check_settings
 
-__all__ = ["A2C", "A2CConfig", "CheckedKeysMixin", "ViewedMixin"]
+__all__ = ["A2C", "A2CConfig", "AlgorithmMixin", "CheckedKeysMixin"]
 
 
 _LOG_STD_LIMIT = 1.5  # without it, 1 of 20 seeds strays on PointMass
@@ -206,8 +206,11 @@ def _forget_weights(runner: Any) -> None:
     runner._sampled_version = None
 
 
-class ViewedMixin(QuickLoggerMixin, Algorithm):
-    """Saves what there is to see of an agent beside each of its checkpoints."""
+class AlgorithmMixin(QuickLoggerMixin, Algorithm):
+    """What the algorithms of this package share: their checkpoints, and how results are told.
+
+    A checkpoint holds what there is to see of the agent besides.
+    """
 
     _told_config: tuple[Any, dict[str, Any]] | None = None  # and what results say of it
 
@@ -245,7 +248,7 @@ class ViewedMixin(QuickLoggerMixin, Algorithm):
         super().restore_from_path(path, *args, **kwargs)
 
 
-class A2C(ViewedMixin, Algorithm):
+class A2C(AlgorithmMixin, Algorithm):
     """Synchronous advantage actor-critic: one gradient step per batch of fresh episodes."""
 
     @classmethod

@@ -17,7 +17,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
 from rllib_offset import metrics
-from rllib_offset.a2c import A2C, A2CConfig, ViewedMixin, check_cpus
+from rllib_offset.a2c import A2C, A2CConfig, AlgorithmMixin, check_cpus
 from rllib_offset.batch_time_log import Mark, log_batch_time
 from rllib_offset.config import OffsetConfigMixin
 from rllib_offset.dynamics import DynamicsWatch
@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 check_ray_version()
 
 
-class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, ViewedMixin, Algorithm):
+class OffsetMixin(SlowEvaluationMixin, OffsetStateMixin, AlgorithmMixin, Algorithm):
     """Correct a synchronous on-policy RLlib algorithm by a learned offset.
 
     Goes before the algorithm's class: ``class OffsetPPO(OffsetMixin, PPO)``.  The base algorithm's

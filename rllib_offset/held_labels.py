@@ -27,7 +27,7 @@ class HeldLabels:
 
     def __init__(self, identity: Callable[[Columns], tuple[NDArray[Any], ...]]) -> None:
         self._identity = identity
-        # what is known of results looked at and not added yet, by id; kept here, they keep theirs
+        # of results looked at and not added yet, by id, which is a result's own as long as it lives
         self._hashed: dict[int, tuple[ReplayResult, NDArray[np.int64], NDArray[np.uint64]]] = {}
         self.forget()
 
