@@ -13,7 +13,7 @@ from ray.rllib.utils.metrics.stats.base import StatsBase
 
 __all__ = ["QuickLoggerMixin", "QuickMetricsLogger"]
 
-_Path = tuple[str, ...]
+_Path = tuple[Any, ...]  # strings, by custom
 
 
 class QuickLoggerMixin:
@@ -44,9 +44,8 @@ class QuickMetricsLogger(MetricsLogger):
 
     @override(MetricsLogger)
     def log_dict(self, value_dict: dict[str, Any], *, key: Any = None, **settings: Any) -> None:
-        prefix = () if key is None else _path_of(key)
-        leaves = [] if prefix is None else list(_leaves(value_dict, prefix))
-        if prefix is None or any(isinstance(value, list | tuple) for _, value in leaves):
+        leaves = list(_leaves(value_dict, _path_of(() if key is None else key)))
+        if any(isinstance(value, list | tuple) for _, value in leaves):
             super().log_dict(value_dict, key=key, **settings)
             return
         settings = {"reduce": "mean"} | settings
@@ -55,13 +54,12 @@ class QuickMetricsLogger(MetricsLogger):
 
     @override(MetricsLogger)
     def aggregate(self, stats_dicts: list[dict[str, Any]], *, key: Any = None) -> None:
-        prefix, incoming = () if key is None else _path_of(key), dict[_Path, list[Any]]()
-        if prefix is not None:
-            for stats in stats_dicts:
-                for path, value in _leaves(stats, prefix):
-                    incoming.setdefault(path, []).append(value)
+        above, incoming = _path_of(() if key is None else key), dict[_Path, list[Any]]()
+        for stats in stats_dicts:
+            for path, value in _leaves(stats, above):
+                incoming.setdefault(path, []).append(value)
         values = (value for together in incoming.values() for value in together)
-        if prefix is None or not all(isinstance(value, StatsBase) for value in values):
+        if not all(isinstance(value, StatsBase) for value in values):
             super().aggregate(stats_dicts, key=key)
             return
         for path, together in incoming.items():
@@ -85,7 +83,7 @@ class QuickMetricsLogger(MetricsLogger):
             try:
                 return stats.reduce(compile=compile)
             except Exception as error:
-                raise ValueError(f"cannot reduce {'/'.join(path)}: {error}") from error
+                raise ValueError(f"cannot reduce {'/'.join(map(str, path))}: {error}") from error
 
         with self._threading_lock:
             return _mapped(reduced, self.stats)
@@ -102,12 +100,8 @@ class QuickMetricsLogger(MetricsLogger):
 
     @override(MetricsLogger)
     def _key_in_stats(self, flat_key: Any, *, stats: dict[str, Any] | None = None) -> bool:
-        path = _path_of(flat_key)
-        if path is None:
-            is_there: bool = super()._key_in_stats(flat_key, stats=stats)
-            return is_there
         below: Any = self.stats if stats is None else stats
-        for name in path:
+        for name in _path_of(flat_key):
             if name not in below:
                 return False
             below = below[name]
@@ -117,12 +111,9 @@ class QuickMetricsLogger(MetricsLogger):
     def _get_key(
         self, flat_key: Any, *, stats: dict[str, Any] | None = None, key_error: bool = True
     ) -> Any:
-        path = _path_of(flat_key)
-        if path is None:
-            return super()._get_key(flat_key, stats=stats, key_error=key_error)
         below: Any = self.stats if stats is None else stats
         try:
-            for name in path:
+            for name in _path_of(flat_key):
                 below = below[name]
         except KeyError:
             if key_error:
@@ -132,19 +123,18 @@ class QuickMetricsLogger(MetricsLogger):
 
     @override(MetricsLogger)
     def _set_key(self, flat_key: Any, stats: StatsBase) -> None:
-        path = _path_of(flat_key)
-        if path is None:
-            super()._set_key(flat_key, stats)
-        else:
-            _put(self.stats, path, stats)
+        _put(self.stats, _path_of(flat_key), stats)
 
 
-def _path_of(key: Any) -> _Path | None:
-    """Return a key as its parts; ``None`` where RLlib must say what these are."""
+def _path_of(key: Any) -> _Path:
+    """Return a key as its parts, however it is nested."""
     if type(key) is str:
         return (key,)
-    is_path = type(key) is tuple and all(type(part) is str for part in key)
-    return key if is_path else None
+    if type(key) is tuple and all(type(part) is str for part in key):
+        return key
+    if not isinstance(key, list | tuple):
+        return (key,)
+    return tuple(part for nested in key for part in _path_of(nested))
 
 
 def _leaves(nested: dict[str, Any], above: _Path = ()) -> Iterator[tuple[_Path, Any]]:

@@ -35,10 +35,9 @@ __all__ = [
     "Row",
     "Simulator",
     "TimedCalls",
+    "check_like",
     "check_shape",
     "mark_valid",
-    "misfit",
-    "shapes_of",
     "was_reset",
 ]
 
@@ -215,17 +214,13 @@ def check_shape(name: str, value: NDArray[Any], shape: tuple[int, ...] | None) -
         raise ValueError(f"the {name} must have shape {shape}, got {value.shape}")
 
 
-def shapes_of(row: Row) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the names and shapes that :func:`misfit` compares other rows with."""
-    return [(name, row[name].shape) for name in _ARRAYS if name in row]
-
-
-def misfit(row: Row, shapes: list[tuple[str, tuple[int, ...]]]) -> str | None:
-    """Say why a row does not fit below one of these shapes; None if it does."""
-    for name, shape in shapes:
-        if name in row and row[name].shape != shape:
-            return f"the {name} must have shape {shape}, got {row[name].shape}"
-    return None
+def check_like(row: Row, other: Row) -> None:
+    """Refuse a row that does not fit below those before it."""
+    for name in _ARRAYS:
+        if name in row and name in other and row[name].shape != other[name].shape:
+            raise ValueError(
+                f"the {name} must have shape {other[name].shape}, got {row[name].shape}"
+            )
 
 
 def mark_valid(columns: Columns, *, is_measured: bool = False) -> Columns:

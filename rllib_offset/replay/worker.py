@@ -29,7 +29,7 @@ from rllib_offset.replay.known import KnownLabels, LabelWriter
 from rllib_offset.replay.requests import ReplayRequest, ReplayResult, nothing
 from rllib_offset.replay.row_keeper import RowKeeper
 from rllib_offset.replay.side_by_side import replay_side_by_side
-from rllib_offset.replay.simulator import Blame, Row, Simulator, mark_valid, misfit, shapes_of
+from rllib_offset.replay.simulator import Blame, Row, Simulator, check_like, mark_valid
 from rllib_offset.replay.simulator_lanes import SimulatorLanes
 from rllib_offset.replay.termination import Termination, termination
 from rllib_offset.simulator_state import can_set_simulator_states
@@ -243,7 +243,6 @@ class _Log(RowKeeper):
         self.request = request
         self.index: list[int] = []
         self.slow: list[Row] = []
-        self._shapes: list[tuple[str, tuple[int, ...]]] = []  # of the first row
         self.fast: list[Row] = []
         self.error: str | None = None
         self._simulator, self._sigterm = slow, sigterm
@@ -264,11 +263,9 @@ class _Log(RowKeeper):
         self._keep(is_end=True)
 
     def _take(self, i: int, slow: Row, fast: Row | None) -> None:
-        if not self.slow:
-            self._shapes = shapes_of(slow)
-        elif (why := misfit(slow, self._shapes)) is not None:
+        if self.slow:
             with self._simulator.blame:
-                raise ValueError(why)
+                check_like(slow, self.slow[0])
         self.index.append(i)
         self.slow.append(slow)
         if fast is not None:
@@ -276,11 +273,9 @@ class _Log(RowKeeper):
 
     def _keep(self, is_end: bool) -> None:
         """See that the rows survive: note first of all, write when no time limit runs."""
-        if self._writer is not None:
-            self.note(is_end=is_end)
+        self.note(is_end=is_end)
         self._simulator.stop_clock()
-        if self._writer is not None:
-            self.write()
+        self.write()
         self._sigterm.release()
 
     def _so_far(self) -> tuple[int, float]:
